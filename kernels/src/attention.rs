@@ -1,0 +1,295 @@
+//! Scaled dot-product attention whose memory grows linearly with time.
+//!
+//! Scores exist for one head and a block of queries at a time; the backward pass computes
+//! them again instead of keeping them.
+
+use crate::matmul::{Matrix, Output, Precision, matmul};
+use crate::storage::{slice, with_slice};
+use crate::threads;
+use crate::vector::{exp, max_of, sum_of, vectorised};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use std::sync::Mutex;
+
+/// Queries whose scores are held at a time.
+const BLOCK: usize = 96;
+
+/// Softmax attention of `heads` heads, each over its own slice of the last dimension.
+///
+/// Keys from a clip's length on are masked; every query row is computed. The scale is
+/// `(dim / heads)^-1/2`. Differentiable in `q`, `k` and `v`.
+///
+/// # Shapes
+/// `q`, `k`, `v`: `(batch, frames, dim)`; `lengths`: valid frames per clip, at least 1;
+/// returns `(batch, frames, dim)`.
+///
+/// # Errors
+/// If shapes disagree, `heads` does not divide `dim`, or a tensor is not f32 on the CPU.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    lengths: &[usize],
+    precision: Precision,
+) -> Result<Tensor> {
+    let (batch, frames, dim) = q.dims3()?;
+    if k.dims() != q.dims() || v.dims() != q.dims() {
+        bail!("attention: q {:?}, k {:?}, v {:?} differ", q.dims(), k.dims(), v.dims());
+    }
+    if heads == 0 || dim % heads != 0 {
+        bail!("{dim} dimensions do not divide into {heads} heads");
+    }
+    if lengths.len() != batch || lengths.iter().any(|&n| n == 0 || n > frames) {
+        bail!("attention: lengths {lengths:?} do not fit {batch} clips of {frames} frames");
+    }
+    let op = Attention { heads, lengths: lengths.to_vec(), precision };
+    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+struct Attention {
+    heads: usize,
+    lengths: Vec<usize>,
+    precision: Precision,
+}
+
+vectorised! {
+    /// Softmax of each row of `scores` after scaling.
+    fn softmax_rows(scores: &mut [f32], width: usize, scale: f32) {
+        for row in scores.chunks_exact_mut(width) {
+            let max = max_of(row) * scale;
+            for s in row.iter_mut() {
+                *s = exp(*s * scale - max);
+            }
+            let inverse = sum_of(width, |i| row[i]).recip();
+            for s in row.iter_mut() {
+                *s *= inverse;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `ds = p (dp - sum(p dp)) scale`, in place of `dp`.
+    fn softmax_gradient(p: &[f32], dp: &mut [f32], width: usize, scale: f32) {
+        for (p, dp) in p.chunks_exact(width).zip(dp.chunks_exact_mut(width)) {
+            let mean = sum_of(width, |i| p[i] * dp[i]);
+            for (d, &p) in dp.iter_mut().zip(p) {
+                *d = p * (*d - mean) * scale;
+            }
+        }
+    }
+}
+
+/// Where one head of one clip lies in a `(batch, frames, dim)` tensor.
+#[derive(Clone, Copy)]
+struct Head {
+    start: usize,
+    frames: usize,
+    dim: usize,
+    width: usize,
+}
+
+impl Head {
+    /// Rows `from..from + rows` of this head.
+    fn rows(self, data: &[f32], from: usize, rows: usize) -> Matrix<'_> {
+        let data = &data[self.start + from * self.dim..];
+        Matrix::strided(data, rows, self.width, self.dim, 1)
+    }
+
+    /// Copies rows of `width` into this head's place from row `from` on.
+    fn store(self, rows: &[f32], from: usize, data: &mut [f32]) {
+        for (i, row) in rows.chunks_exact(self.width).enumerate() {
+            let at = self.start + (from + i) * self.dim;
+            data[at..at + self.width].copy_from_slice(row);
+        }
+    }
+}
+
+impl Attention {
+    fn head(&self, task: usize, frames: usize, dim: usize) -> (Head, usize) {
+        let (clip, head) = (task / self.heads, task % self.heads);
+        let width = dim / self.heads;
+        let start = clip * frames * dim + head * width;
+        (Head { start, frames, dim, width }, self.lengths[clip])
+    }
+
+    /// Attention weights of queries `from..from + rows` over `valid` keys.
+    fn weights(
+        &self,
+        (q, k): (&[f32], &[f32]),
+        head: Head,
+        (from, rows, valid): (usize, usize, usize),
+        weights: &mut Vec<f32>,
+    ) {
+        weights.resize(rows * valid, 0.0);
+        let keys = head.rows(k, 0, valid).transposed();
+        let queries = head.rows(q, from, rows);
+        matmul(queries, keys, weights, valid, Output::Overwrite, self.precision);
+        softmax_rows(weights, valid, (head.width as f32).sqrt().recip());
+    }
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (batch, frames, dim) = q_layout.shape().dims3()?;
+        let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
+        let out = Mutex::new(vec![0.0; q.len()]);
+        threads::for_each(batch * self.heads, |task| {
+            let (head, valid) = self.head(task, frames, dim);
+            let (mut weights, mut rows_out) = (Vec::new(), Vec::new());
+            for from in (0..frames).step_by(BLOCK) {
+                let rows = BLOCK.min(frames - from);
+                self.weights((q, k), head, (from, rows, valid), &mut weights);
+                rows_out.resize(rows * head.width, 0.0);
+                let weights = Matrix::row_major(&weights, rows, valid);
+                let values = head.rows(v, 0, valid);
+                matmul(weights, values, &mut rows_out, head.width, Output::Overwrite, self.precision);
+                // Copying a finished block is short; a panic elsewhere leaves no half row behind.
+                let mut out = out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                head.store(&rows_out, from, &mut out);
+            }
+        });
+        let out = out.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _out: &Tensor,
+        dout: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (batch, frames, dim) = q.dims3()?;
+        let n = q.elem_count();
+        let grads = Mutex::new((vec![0.0; n], vec![0.0; n], vec![0.0; n]));
+        with_slice(q, |q| {
+            with_slice(k, |k| {
+                with_slice(v, |v| {
+                    with_slice(dout, |dout| {
+                        threads::for_each(batch * self.heads, |task| {
+                            let (head, valid) = self.head(task, frames, dim);
+                            let (dq, dk, dv) = self.head_gradients((q, k, v, dout), head, valid);
+                            let mut grads =
+                                grads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            head.store(&dq, 0, &mut grads.0);
+                            head.store(&dk, 0, &mut grads.1);
+                            head.store(&dv, 0, &mut grads.2);
+                        });
+                    })
+                })
+            })
+        })????;
+        let (dq, dk, dv) = grads.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let tensor = |values| Tensor::from_vec(values, q.shape(), q.device()).map(Some);
+        Ok((tensor(dq)?, tensor(dk)?, tensor(dv)?))
+    }
+}
+
+impl Attention {
+    /// Gradients of one head, each `(frames, width)`; keys and values past `valid` get zero.
+    fn head_gradients(
+        &self,
+        (q, k, v, dout): (&[f32], &[f32], &[f32], &[f32]),
+        head: Head,
+        valid: usize,
+    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let (frames, width) = (head.frames, head.width);
+        let scale = (width as f32).sqrt().recip();
+        let mut dq = vec![0.0; frames * width];
+        let mut dk = vec![0.0; valid * width];
+        let mut dv = vec![0.0; valid * width];
+        let (mut weights, mut dscores) = (Vec::new(), Vec::new());
+        for from in (0..frames).step_by(BLOCK) {
+            let rows = BLOCK.min(frames - from);
+            self.weights((q, k), head, (from, rows, valid), &mut weights);
+            let upstream = head.rows(dout, from, rows);
+            let weights_rows = Matrix::row_major(&weights, rows, valid);
+            let by_key = weights_rows.transposed();
+            matmul(by_key, upstream, &mut dv, width, Output::Accumulate, self.precision);
+            dscores.resize(rows * valid, 0.0);
+            let values = head.rows(v, 0, valid).transposed();
+            matmul(upstream, values, &mut dscores, valid, Output::Overwrite, self.precision);
+            softmax_gradient(&weights, &mut dscores, valid, scale);
+            let dscores_rows = Matrix::row_major(&dscores, rows, valid);
+            let dq = &mut dq[from * width..(from + rows) * width];
+            let keys = head.rows(k, 0, valid);
+            matmul(dscores_rows, keys, dq, width, Output::Overwrite, self.precision);
+            let queries = head.rows(q, from, rows);
+            let by_key = dscores_rows.transposed();
+            matmul(by_key, queries, &mut dk, width, Output::Accumulate, self.precision);
+        }
+        (dq, dk, dv)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+    use candle_core::{D, Device, Var};
+
+    #[test]
+    fn one_head_agrees_with_the_formula() -> Result<()> {
+        for (frames, dim, valid) in [(1, 3, 1), (7, 8, 5), (201, 64, 130)] {
+            let n = frames * dim;
+            let parts: Vec<Vec<f32>> = (1..4).map(|s| reference::uniform(n, s)).collect();
+            let tensors = parts
+                .iter()
+                .map(|p| Tensor::from_vec(p.clone(), (1, frames, dim), &Device::Cpu))
+                .collect::<Result<Vec<_>>>()?;
+            let [q, k, v] = &tensors[..] else { unreachable!("three parts") };
+            let got = attention(q, k, v, 1, &[valid], Precision::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            let want = reference::attention(&parts[0], &parts[1], &parts[2], dim, valid);
+            for (g, w) in got.iter().zip(&want) {
+                assert!((g - w).abs() < 1e-5, "({frames},{dim},{valid}): {g} against {w}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gradients_agree_with_candle_on_a_padded_batch() -> Result<()> {
+        let (batch, frames, heads, width) = (2, 103, 3, 5);
+        let shape = (batch, frames, heads * width);
+        let n = batch * frames * heads * width;
+        let var = |seed| -> Result<Var> {
+            Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
+        };
+        let (q, k, v) = (var(1)?, var(2)?, var(3)?);
+        let upstream = Tensor::from_vec(reference::uniform(n, 4), shape, &Device::Cpu)?;
+        let lengths = [103, 58];
+        let ours = attention(&q, &k, &v, heads, &lengths, Precision::F32)?;
+        let split = |x: &Tensor| x.reshape((batch, frames, heads, width))?.transpose(1, 2)?.contiguous();
+        let scores = (split(&q)?.matmul(&split(&k)?.t()?)? * (width as f64).powf(-0.5))?;
+        let mask: Vec<f32> = lengths
+            .iter()
+            .flat_map(|&n| (0..frames).map(move |t| if t < n { 0.0 } else { f32::NEG_INFINITY }))
+            .collect();
+        let scores = scores.broadcast_add(&Tensor::from_vec(mask, (batch, 1, 1, frames), &Device::Cpu)?)?;
+        let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+        let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
+        let theirs = weights.matmul(&split(&v)?)?.transpose(1, 2)?.reshape(shape)?;
+        let grads = |y: &Tensor| (y * &upstream)?.sum_all()?.backward();
+        let (got, want) = (grads(&ours)?, grads(&theirs)?);
+        for var in [&q, &k, &v] {
+            let (g, w) = (got.get(var).expect("gradient"), want.get(var).expect("gradient"));
+            let worst = (g - w)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert!(worst < 1e-5, "differs by {worst}");
+        }
+        Ok(())
+    }
+}

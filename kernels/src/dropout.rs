@@ -1,0 +1,81 @@
+//! Dropout whose mask is a function of a seed, so that a run repeats exactly and the
+//! backward pass draws the same mask again instead of keeping it.
+
+use crate::storage::{slice, with_slice};
+use crate::vector::vectorised;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+/// Zeroes each value with probability `rate` and scales the others by `1 / (1 - rate)`.
+///
+/// # Errors
+/// If `rate` is outside `0..1` or `x` is not f32 on the CPU.
+pub fn dropout(x: &Tensor, rate: f32, seed: u64) -> Result<Tensor> {
+    if !(0.0..1.0).contains(&rate) {
+        bail!("dropout rate {rate} is outside 0..1");
+    }
+    if rate == 0.0 {
+        return Ok(x.clone());
+    }
+    x.contiguous()?.apply_op1(Dropout { rate, seed })
+}
+
+struct Dropout {
+    rate: f32,
+    seed: u64,
+}
+
+vectorised! {
+    fn apply(rate: f32, seed: u64, values: &mut [f32]) {
+        let scale = (1.0 - rate).recip();
+        let threshold = (f64::from(rate) * 4_294_967_296.0) as u32;
+        let (low, high) = (seed as u32, (seed >> 32) as u32);
+        for (i, value) in values.iter_mut().enumerate() {
+            // Integer hash by Wellons (lowbias32), over the index and both halves of the seed.
+            let mut h = (i as u32) ^ low;
+            h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
+            h = ((h ^ (h >> 15)) ^ high).wrapping_mul(0x846c_a68b);
+            h ^= h >> 16;
+            *value = if h < threshold { 0.0 } else { *value * scale };
+        }
+    }
+}
+
+impl CustomOp1 for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut y = slice(storage, layout)?.to_vec();
+        apply(self.rate, self.seed, &mut y);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let mut dx = with_slice(dy, <[f32]>::to_vec)?;
+        apply(self.rate, self.seed, &mut dx);
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    #[test]
+    fn drops_its_share_keeps_the_mean_and_repeats() -> Result<()> {
+        let ones = Var::from_tensor(&Tensor::ones(100_000, candle_core::DType::F32, &Device::Cpu)?)?;
+        let y = dropout(&ones, 0.1, 42)?;
+        let values = y.to_vec1::<f32>()?;
+        let dropped = values.iter().filter(|&&v| v == 0.0).count();
+        assert!((9_500..10_500).contains(&dropped), "{dropped} of 100000 dropped");
+        let mean = values.iter().sum::<f32>() / 100_000.0;
+        assert!((mean - 1.0).abs() < 0.01);
+        assert_eq!(values, dropout(&ones, 0.1, 42)?.to_vec1::<f32>()?);
+        assert_ne!(values, dropout(&ones, 0.1, 43)?.to_vec1::<f32>()?);
+        let slopes = y.sum_all()?.backward()?.get(&ones).expect("gradient").to_vec1::<f32>()?;
+        assert_eq!(slopes, values);
+        Ok(())
+    }
+}

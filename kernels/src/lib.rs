@@ -1,0 +1,39 @@
+//! The hot operations of `asr`, where candle is slow or cannot differentiate.
+//!
+//! Each operation is one file: what it computes (with its formula), the function on
+//! candle tensors that the models call, its gradient, and the plain twin in
+//! [`reference`] that the tests hold it against. Nothing here knows of models, audio or text.
+//!
+//! | module | operation |
+//! |---|---|
+//! | [`matmul`] | matrix product of strided f32 views, f32 or bf16 arithmetic with f32 sums |
+//! | [`linear`] | affine map of the last dimension |
+//! | [`conv`] | convolution over time as a matrix product, nothing unrolled in memory |
+//! | [`position_conv`] | grouped convolution that gives HuBERT its positions |
+//! | [`norm`] | layer norm and masked group norm |
+//! | [`gelu`] | exact (erf) GELU |
+//! | [`dropout`] | dropout whose mask is a function of a seed |
+//! | [`attention`] | scaled dot-product attention with lengths, memory linear in time |
+//! | [`padding`] | zeroing what lies past the end of a clip |
+//! | [`ctc`] | CTC loss straight from logits |
+//!
+//! All tensors are f32, contiguous `(batch, frames, dim)`. Instruction sets are chosen at
+//! run time ([`isa`]); work is spread by [`threads`].
+
+pub mod attention;
+pub mod conv;
+pub mod ctc;
+pub mod dropout;
+pub mod gelu;
+pub mod isa;
+pub mod linear;
+pub mod matmul;
+pub mod norm;
+pub mod padding;
+pub mod position_conv;
+pub mod reference;
+mod storage;
+pub mod threads;
+mod vector;
+
+pub use matmul::Precision;

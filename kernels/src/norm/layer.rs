@@ -1,0 +1,111 @@
+//! Layer norm over the last dimension.
+
+use crate::storage::{slice, with_slice};
+use crate::threads;
+use crate::vector::{sum_of, vectorised};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// Normalises each frame to mean 0 and biased variance 1, then scales and shifts (Ba et al. 2016).
+///
+/// # Shapes
+/// `x` `(..., dim)`, `weight` and `bias` `(dim,)`; returns the shape of `x`.
+///
+/// # Errors
+/// If shapes disagree or a tensor is not f32 on the CPU.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    x.contiguous()?.apply_op3(weight, bias, LayerNorm { eps: eps as f32 })
+}
+
+struct LayerNorm {
+    eps: f32,
+}
+
+#[inline(always)]
+fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = sum_of(row.len(), |i| row[i]) / n;
+    let variance = sum_of(row.len(), |i| (row[i] - mean) * (row[i] - mean)) / n;
+    (mean, (variance + eps).sqrt().recip())
+}
+
+vectorised! {
+    fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+        let dim = weight.len();
+        for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
+            let (mean, scale) = statistics(x, eps);
+            for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                *y = (x - mean) * scale * w + b;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `dx` holds `dy` on entry; adds to `dw` and `db`.
+    fn backward(x: &[f32], weight: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+        let dim = weight.len();
+        for (x, d) in x.chunks_exact(dim).zip(dx.chunks_exact_mut(dim)) {
+            let (mean, scale) = statistics(x, eps);
+            for (((&x, &d), dw), db) in x.iter().zip(d.iter()).zip(dw.iter_mut()).zip(db.iter_mut()) {
+                *dw += d * (x - mean) * scale;
+                *db += d;
+            }
+            let n = dim as f32;
+            let mean_d = sum_of(dim, |i| d[i] * weight[i]) / n;
+            let mean_dx = sum_of(dim, |i| d[i] * weight[i] * (x[i] - mean)) * scale / n;
+            for ((d, &x), &w) in d.iter_mut().zip(x).zip(weight) {
+                *d = scale * (*d * w - mean_d - (x - mean) * scale * mean_dx);
+            }
+        }
+    }
+}
+
+impl CustomOp3 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, bias) =
+            (slice(x, x_layout)?, slice(weight, weight_layout)?, slice(bias, bias_layout)?);
+        let dim = weight.len();
+        if x_layout.dims().last() != Some(&dim) || bias.len() != dim || dim == 0 {
+            bail!("layer norm of width {dim} over a tensor of shape {:?}", x_layout.dims());
+        }
+        let mut y = vec![0.0; x.len()];
+        threads::for_row_blocks(&mut y, dim, |start, y| {
+            forward(&x[start * dim..start * dim + y.len()], weight, bias, self.eps, y);
+        });
+        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut dx = with_slice(dy, <[f32]>::to_vec)?;
+        let dim = weight.elem_count();
+        let (mut dw, mut db) = (vec![0.0; dim], vec![0.0; dim]);
+        with_slice(x, |x| {
+            with_slice(weight, |w| backward(x, w, self.eps, &mut dx, &mut dw, &mut db))
+        })??;
+        let device = x.device();
+        Ok((
+            Some(Tensor::from_vec(dx, x.shape(), device)?),
+            Some(Tensor::from_vec(dw, dim, device)?),
+            Some(Tensor::from_vec(db, dim, device)?),
+        ))
+    }
+}

@@ -1,0 +1,7 @@
+//! Normalisations with gradients (candle's own fused layer norm silently has none).
+
+mod group;
+mod layer;
+
+pub use group::group_norm;
+pub use layer::layer_norm;

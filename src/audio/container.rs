@@ -1,0 +1,238 @@
+//! Demultiplexing and decoding through Symphonia.
+
+use std::io::ErrorKind;
+
+use symphonia::core::errors::Error;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatOptions, FormatReader};
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
+
+use crate::audio::damage::DamageLog;
+use crate::audio::input::Watch;
+use crate::audio::prepare::Prepared;
+use crate::audio::stream::BlockSource;
+use crate::audio::track::{Decoded, Track};
+use crate::audio::trim::Padding;
+use crate::audio::{AudioError, DecodeOptions, SourceInfo};
+
+/// Demultiplexer errors in a row after which the rest of the input is given up.
+const MAX_CONSECUTIVE_ERRORS: u32 = 64;
+
+/// A container with one selected audio track, decoded packet by packet.
+pub(super) struct Container {
+    name: String,
+    options: DecodeOptions,
+    watch: Watch,
+    format: Box<dyn FormatReader>,
+    paddings: Vec<Padding>,
+    track: Track,
+    info: SourceInfo,
+    /// Seconds decoded before the current track or rate began.
+    base_s: f64,
+    /// Frames decoded since then, trimmed.
+    n_frames: u64,
+    /// Frames decoded of the current track, trimmed or not.
+    n_untrimmed: u64,
+    consecutive_errors: u32,
+    ended: bool,
+}
+
+impl Container {
+    /// Recognises the container, selects the default audio track and sets its decoder up.
+    pub(super) fn open(
+        prepared: Prepared,
+        name: &str,
+        extension: Option<&str>,
+        options: &DecodeOptions,
+        watch: &Watch,
+    ) -> Result<Self, AudioError> {
+        let mut hint = Hint::new();
+        if let Some(extension) = extension {
+            hint.with_extension(extension);
+        }
+        let stream = MediaSourceStream::new(prepared.media, MediaSourceStreamOptions::default());
+        let format = symphonia::default::get_probe()
+            .probe(
+                &hint,
+                stream,
+                FormatOptions::default(),
+                MetadataOptions::default(),
+            )
+            .map_err(|source| match watch.check(name) {
+                Err(limit) => limit,
+                Ok(()) => probe_error(name, source),
+            })?;
+        let track = Track::select(name, format.as_ref(), options, &prepared.paddings)?;
+        let info = SourceInfo {
+            container: format.format_info().short_name.to_owned(),
+            codec: track.codec_name().to_owned(),
+            sample_rate_hz: track.source_rate_hz(),
+            n_channels: track.n_channels(),
+            duration_s: track
+                .declared_frames
+                .map(|frames| frames as f64 / f64::from(track.sample_rate_hz)),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            options: options.clone(),
+            watch: watch.clone(),
+            format,
+            paddings: prepared.paddings,
+            track,
+            info,
+            base_s: 0.0,
+            n_frames: 0,
+            n_untrimmed: 0,
+            consecutive_errors: 0,
+            ended: false,
+        })
+    }
+
+    fn now_s(&self) -> f64 {
+        self.base_s + self.n_frames as f64 / f64::from(self.track.sample_rate_hz)
+    }
+
+    /// The next packet of the selected track, or `None` at its end.
+    fn next_packet(&mut self, damage: &mut DamageLog) -> Result<Option<Packet>, AudioError> {
+        loop {
+            let outcome = self.format.next_packet();
+            self.watch.check(&self.name)?;
+            match outcome {
+                Ok(Some(packet)) => {
+                    self.consecutive_errors = 0;
+                    if packet.track_id == self.track.id {
+                        return Ok(Some(packet));
+                    }
+                }
+                Ok(None) => {
+                    self.report_length(damage, false);
+                    self.ended = true;
+                    return Ok(None);
+                }
+                // The next link of a chained stream.
+                Err(Error::ResetRequired) => {
+                    self.report_length(damage, false);
+                    return Ok(None);
+                }
+                Err(Error::IoError(error)) => {
+                    // A WAV file of unknown length has no other end than this.
+                    let endless =
+                        self.info.container == "wave" && self.track.declared_frames.is_none();
+                    let at_end = error.kind() == ErrorKind::UnexpectedEof;
+                    self.report_length(damage, !(endless && at_end));
+                    self.ended = true;
+                    return Ok(None);
+                }
+                Err(error) => {
+                    damage.lost(self.now_s(), 0.0, 0, &error);
+                    self.consecutive_errors += 1;
+                    if self.consecutive_errors > MAX_CONSECUTIVE_ERRORS {
+                        self.report_length(damage, true);
+                        self.ended = true;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares what was decoded of the current track with what was declared.
+    fn report_length(&self, damage: &mut DamageLog, broke_off: bool) {
+        let rate = f64::from(self.track.sample_rate_hz);
+        let declared = self.track.declared_frames.filter(|&declared| {
+            let missing_s = declared.saturating_sub(self.n_untrimmed) as f64 / rate;
+            missing_s > self.track.length_slack_s()
+        });
+        if declared.is_some() || broke_off {
+            let declared_s = declared.map(|frames| self.base_s + frames as f64 / rate);
+            damage.truncated(self.now_s(), declared_s);
+        }
+    }
+
+    /// Time goes on from here at another rate.
+    fn change_rate(&mut self, rate_hz: u32) {
+        self.base_s = self.now_s();
+        self.n_frames = 0;
+        self.track.sample_rate_hz = rate_hz;
+        self.track.declared_frames = None;
+    }
+
+    /// Takes up the next link of a chained stream.
+    fn next_track(&mut self) -> Result<(), AudioError> {
+        self.base_s = self.now_s();
+        self.n_frames = 0;
+        self.n_untrimmed = 0;
+        self.track = Track::select(
+            &self.name,
+            self.format.as_ref(),
+            &self.options,
+            &self.paddings,
+        )?;
+        Ok(())
+    }
+}
+
+impl BlockSource for Container {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn next_block(
+        &mut self,
+        mono: &mut Vec<f32>,
+        damage: &mut DamageLog,
+    ) -> Result<Option<u32>, AudioError> {
+        if self.ended {
+            return Ok(None);
+        }
+        let start = mono.len();
+        let Some(packet) = self.next_packet(damage)? else {
+            self.track.trim.finish(mono);
+            self.n_frames += (mono.len() - start) as u64;
+            let rate_hz = self.track.sample_rate_hz;
+            if !self.ended {
+                self.next_track()?;
+            }
+            return Ok(Some(rate_hz));
+        };
+        match self
+            .track
+            .decode(&self.name, &packet, self.options.channel, mono)?
+        {
+            Decoded::Samples {
+                rate_hz,
+                n_channels,
+            } => {
+                if self.info.n_channels == 0 {
+                    self.info.n_channels = n_channels;
+                }
+                if rate_hz != self.track.sample_rate_hz {
+                    self.change_rate(rate_hz);
+                }
+            }
+            Decoded::Lost { reason, duration_s } => {
+                damage.lost(self.now_s(), duration_s, mono.len() - start, &reason);
+            }
+        }
+        self.n_untrimmed += (mono.len() - start) as u64;
+        self.track.trim.apply(mono, start);
+        self.n_frames += (mono.len() - start) as u64;
+        Ok(Some(self.track.sample_rate_hz))
+    }
+}
+
+/// What a failure before the first packet means.
+fn probe_error(name: &str, source: Error) -> AudioError {
+    let name = name.to_owned();
+    match source {
+        Error::IoError(source) if source.kind() != ErrorKind::UnexpectedEof => {
+            AudioError::Read { name, source }
+        }
+        Error::Unsupported(reason) if reason.starts_with("core (probe)") => {
+            AudioError::UnknownFormat { name }
+        }
+        source => AudioError::Headers { name, source },
+    }
+}

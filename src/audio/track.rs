@@ -1,0 +1,319 @@
+//! One audio track: its decoder and its codec's peculiarities.
+
+use std::borrow::Cow;
+
+use symphonia::core::audio::Channels;
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS,
+};
+use symphonia::core::codecs::audio::{
+    AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions,
+};
+use symphonia::core::errors::Error;
+use symphonia::core::formats::{FormatReader, TrackType};
+use symphonia::core::packet::Packet;
+use symphonia::core::units::{TimeBase, Timestamp};
+
+use crate::audio::aac::low_complexity_core;
+use crate::audio::mix::append_mono;
+use crate::audio::opus::{OPUS_RATE_HZ, OpusDecoder, OpusError, OpusHead};
+use crate::audio::resample::resampled_len;
+use crate::audio::trim::{Padding, Trim};
+use crate::audio::{AudioError, DecodeOptions, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ};
+
+/// More channels than any microphone array in use; the PCM decoder reserves a packet for
+/// each channel a header claims, so the claim is checked first.
+pub(super) const MAX_CHANNELS: usize = 256;
+/// Longest silence that stands in for one lost packet, in seconds.
+const MAX_LOST_PACKET_S: f64 = 1.0;
+/// A lossy stream may end this much before its declared length without being called
+/// truncated, because declared lengths are rounded to packets or milliseconds.
+const LENGTH_SLACK_S: f64 = 0.1;
+
+/// The selected track of a container, and its decoder.
+pub(super) struct Track {
+    pub(super) id: u32,
+    /// Rate of the decoded samples, in Hz.
+    pub(super) sample_rate_hz: u32,
+    /// What the container says the length is, in frames at that rate.
+    pub(super) declared_frames: Option<u64>,
+    pub(super) trim: Trim,
+    decoder: Decoder,
+    params: AudioCodecParameters,
+    time_base: Option<TimeBase>,
+}
+
+enum Decoder {
+    Symphonia(Box<dyn AudioDecoder>),
+    Opus(Box<OpusDecoder>),
+}
+
+/// What became of a packet.
+pub(super) enum Decoded {
+    /// Its samples were appended; they are at this rate, in Hz, and of so many channels.
+    Samples { rate_hz: u32, n_channels: usize },
+    /// It is lost; silence of its length was appended.
+    Lost { reason: Loss, duration_s: f64 },
+}
+
+/// Why a packet is lost.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) enum Loss {
+    Symphonia(#[from] Error),
+    Opus(#[from] OpusError),
+}
+
+impl Track {
+    /// Selects the default audio track of `format` and sets its decoder up for `options`.
+    pub(super) fn select(
+        name: &str,
+        format: &dyn FormatReader,
+        options: &DecodeOptions,
+        paddings: &[Padding],
+    ) -> Result<Self, AudioError> {
+        let no_track = || AudioError::NoTrack {
+            name: name.to_owned(),
+        };
+        let track = format
+            .default_track(TrackType::Audio)
+            .ok_or_else(no_track)?;
+        let params = track
+            .codec_params
+            .as_ref()
+            .and_then(|params| params.audio())
+            .ok_or_else(no_track)?;
+        let mut params = params.clone();
+        check_claims(name, &params)?;
+        let padding = paddings.iter().find(|padding| padding.track_id == track.id);
+        let gapless = || {
+            let delay = track.delay.unwrap_or(0);
+            Trim::gapless(delay, track.num_frames, track.padding)
+        };
+        let (decoder, trim) = match params.codec {
+            CODEC_ID_OPUS => {
+                let head = opus_head(name, &params)?;
+                params.channels = Some(Channels::Discrete(head.n_channels as u16));
+                params.sample_rate = Some(OPUS_RATE_HZ);
+                check_channel(name, options.channel, head.n_channels)?;
+                let decoder = OpusDecoder::new(&head, options.channel, options.sample_rate_hz)
+                    .map_err(|source| AudioError::OpusStream {
+                        name: name.to_owned(),
+                        source: source.into(),
+                    })?;
+                let skipped_s = f64::from(head.pre_skip) / f64::from(OPUS_RATE_HZ);
+                let rate_hz = decoder.sample_rate_hz();
+                let trim = padding.map(|padding| Trim::padding(padding, rate_hz, skipped_s));
+                (
+                    Decoder::Opus(Box::new(decoder)),
+                    trim.unwrap_or_else(Trim::none),
+                )
+            }
+            codec => {
+                if codec == CODEC_ID_AAC
+                    && let Some(config) = params.extra_data.as_deref()
+                    && let Cow::Owned(core) = low_complexity_core(config)
+                {
+                    params.extra_data = Some(core.into());
+                }
+                let decoder = new_decoder(name, &params)?;
+                params = decoder.codec_params().clone();
+                check_claims(name, &params)?;
+                let n_channels = params.channels.as_ref().map_or(0, Channels::count);
+                if n_channels > 0 {
+                    check_channel(name, options.channel, n_channels)?;
+                }
+                let rate_hz = params.sample_rate.unwrap_or(0);
+                let trim = match padding {
+                    Some(padding) => Trim::padding(padding, rate_hz, 0.0),
+                    None if is_mpeg_audio(codec) || codec == CODEC_ID_AAC => gapless(),
+                    None => Trim::none(),
+                };
+                (Decoder::Symphonia(decoder), trim)
+            }
+        };
+        let source_rate_hz = params.sample_rate.unwrap_or(0);
+        check_rate(source_rate_hz)?;
+        let sample_rate_hz = match &decoder {
+            Decoder::Symphonia(_) => source_rate_hz,
+            Decoder::Opus(decoder) => decoder.sample_rate_hz(),
+        };
+        Ok(Self {
+            id: track.id,
+            sample_rate_hz,
+            declared_frames: track
+                .num_frames
+                .map(|n| resampled_len(n, source_rate_hz, sample_rate_hz)),
+            trim,
+            decoder,
+            params,
+            time_base: track.time_base,
+        })
+    }
+
+    pub(super) fn codec_name(&self) -> &'static str {
+        match &self.decoder {
+            Decoder::Symphonia(decoder) => decoder.codec_info().short_name,
+            Decoder::Opus(_) => "opus",
+        }
+    }
+
+    /// Rate of the encoded sound, in Hz.
+    pub(super) fn source_rate_hz(&self) -> u32 {
+        self.params.sample_rate.unwrap_or(self.sample_rate_hz)
+    }
+
+    /// 0 if only decoding will tell.
+    pub(super) fn n_channels(&self) -> usize {
+        self.params.channels.as_ref().map_or(0, Channels::count)
+    }
+
+    /// Appends the samples of `packet`, untrimmed but for Opus, to `mono`.
+    pub(super) fn decode(
+        &mut self,
+        name: &str,
+        packet: &Packet,
+        channel: Option<usize>,
+        mono: &mut Vec<f32>,
+    ) -> Result<Decoded, AudioError> {
+        let mut outcome = self.decode_once(name, packet, channel, mono)?;
+        if let Err(Loss::Symphonia(Error::DecodeError(reason))) = outcome
+            && reason.contains("signal spec")
+        {
+            // The MP3 decoder is bound to the rate and channels of its first packet; joined
+            // files may change them.
+            self.decoder = Decoder::Symphonia(new_decoder(name, &self.params)?);
+            outcome = self.decode_once(name, packet, channel, mono)?;
+        }
+        Ok(outcome.unwrap_or_else(|reason| {
+            let duration_s = self.duration_s(packet).clamp(0.0, MAX_LOST_PACKET_S);
+            let n_samples = (duration_s * f64::from(self.sample_rate_hz)).round() as usize;
+            mono.resize(mono.len() + n_samples, 0.0);
+            Decoded::Lost { reason, duration_s }
+        }))
+    }
+
+    fn decode_once(
+        &mut self,
+        name: &str,
+        packet: &Packet,
+        channel: Option<usize>,
+        mono: &mut Vec<f32>,
+    ) -> Result<Result<Decoded, Loss>, AudioError> {
+        let decoder = match &mut self.decoder {
+            Decoder::Symphonia(decoder) => decoder,
+            Decoder::Opus(decoder) => {
+                let outcome = decoder.decode(&packet.data, packet.trim_end.get(), mono);
+                let samples = Decoded::Samples {
+                    rate_hz: self.sample_rate_hz,
+                    n_channels: self.n_channels(),
+                };
+                return Ok(outcome.map(|()| samples).map_err(Loss::from));
+            }
+        };
+        let decoded = match decoder.decode(packet) {
+            Ok(decoded) => decoded,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let spec = decoded.spec();
+        let (rate_hz, n_channels) = (spec.rate(), spec.channels().count());
+        check_rate(rate_hz)?;
+        check_channel(name, channel, n_channels)?;
+        append_mono(&decoded, channel, mono);
+        Ok(Ok(Decoded::Samples {
+            rate_hz,
+            n_channels,
+        }))
+    }
+
+    fn duration_s(&self, packet: &Packet) -> f64 {
+        let Some(time_base) = self.time_base else {
+            return 0.0;
+        };
+        let ticks = i64::try_from(packet.block_dur().get()).unwrap_or(i64::MAX);
+        time_base
+            .calc_time(Timestamp::new(ticks))
+            .map_or(0.0, |time| time.as_secs_f64())
+    }
+
+    /// How much may be missing at the end without anything being wrong, in seconds.
+    pub(super) fn length_slack_s(&self) -> f64 {
+        if self.codec_name().starts_with("pcm_") || self.codec_name() == "flac" {
+            0.0
+        } else {
+            LENGTH_SLACK_S
+        }
+    }
+}
+
+fn opus_head(name: &str, params: &AudioCodecParameters) -> Result<OpusHead, AudioError> {
+    let head = match params.extra_data.as_deref() {
+        Some(head) => OpusHead::parse(head),
+        None => OpusHead::without(params.channels.as_ref().map_or(0, Channels::count)),
+    };
+    head.ok_or_else(|| AudioError::OpusStream {
+        name: name.to_owned(),
+        source: OpusError::Header.into(),
+    })
+}
+
+fn new_decoder(
+    name: &str,
+    params: &AudioCodecParameters,
+) -> Result<Box<dyn AudioDecoder>, AudioError> {
+    let codecs = symphonia::default::get_codecs();
+    if codecs.get_audio_decoder(params.codec).is_none() {
+        return Err(AudioError::Codec {
+            name: name.to_owned(),
+            codec: params.codec.to_string(),
+        });
+    }
+    // MP3 is trimmed here instead: Symphonia drops whatever exceeds the declared length.
+    let options = AudioDecoderOptions::default().gapless(!is_mpeg_audio(params.codec));
+    codecs
+        .make_audio_decoder(params, &options)
+        .map_err(|source| AudioError::Headers {
+            name: name.to_owned(),
+            source,
+        })
+}
+
+fn is_mpeg_audio(codec: AudioCodecId) -> bool {
+    [CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3].contains(&codec)
+}
+
+fn check_claims(name: &str, params: &AudioCodecParameters) -> Result<(), AudioError> {
+    if let Some(rate) = params.sample_rate {
+        check_rate(rate)?;
+    }
+    match params.channels.as_ref().map(Channels::count) {
+        Some(found) if found == 0 || found > MAX_CHANNELS => Err(AudioError::ChannelCount {
+            name: name.to_owned(),
+            found,
+        }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_rate(found_hz: u32) -> Result<(), AudioError> {
+    if (MIN_SAMPLE_RATE_HZ..=MAX_SAMPLE_RATE_HZ).contains(&found_hz) {
+        Ok(())
+    } else {
+        Err(AudioError::SampleRate { found_hz })
+    }
+}
+
+pub(super) fn check_channel(
+    name: &str,
+    channel: Option<usize>,
+    found: usize,
+) -> Result<(), AudioError> {
+    match channel {
+        Some(asked) if asked >= found => Err(AudioError::Channel {
+            name: name.to_owned(),
+            asked,
+            found,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,231 @@
+//! Scores of a model on clips with known language and text.
+
+use crate::data::{Condition, Corpus, Transcript};
+use crate::decode::{DecodeError, Transcriber};
+use crate::text::{EditCounts, Language, edit_counts, normalise};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Seconds of audio, padding included, decoded at a time.
+const BATCH_S: f64 = 120.0;
+
+/// Errors and hits of some clips.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Counts {
+    clips: usize,
+    identified: usize,
+    character_errors: usize,
+    characters: usize,
+    word_errors: usize,
+    words: usize,
+    seconds: f64,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.clips += other.clips;
+        self.identified += other.identified;
+        self.character_errors += other.character_errors;
+        self.characters += other.characters;
+        self.word_errors += other.word_errors;
+        self.words += other.words;
+        self.seconds += other.seconds;
+    }
+
+    fn cer(&self) -> Option<f64> {
+        (self.characters > 0).then(|| self.character_errors as f64 / self.characters as f64)
+    }
+
+    fn wer(&self) -> Option<f64> {
+        (self.words > 0).then(|| self.word_errors as f64 / self.words as f64)
+    }
+
+    fn lid(&self) -> Option<f64> {
+        (self.clips > 0).then(|| self.identified as f64 / self.clips as f64)
+    }
+}
+
+/// Scores of one language under one condition; rates are fractions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LanguageScore {
+    /// The language.
+    pub language: Language,
+    /// Whether the speakers are in training; absent where nothing is known of that.
+    pub condition: Option<Condition>,
+    /// Clips scored.
+    pub clips: usize,
+    /// Seconds of audio.
+    pub seconds: f64,
+    /// Character errors over characters; absent without transcripts.
+    pub cer: Option<f64>,
+    /// Word errors over words; absent without transcripts.
+    pub wer: Option<f64>,
+    /// Share of the clips whose language was named.
+    pub lid_accuracy: f64,
+}
+
+/// Scores over several languages: pooled over clips, and the mean of the languages' own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Group {
+    /// Languages in it.
+    pub languages: usize,
+    /// Clips in it.
+    pub clips: usize,
+    /// Character errors of all clips over characters of all.
+    pub cer: Option<f64>,
+    /// Mean over the languages that have transcripts.
+    pub macro_cer: Option<f64>,
+    /// Word errors of all clips over words of all.
+    pub wer: Option<f64>,
+    /// Share of all clips whose language was named.
+    pub lid_accuracy: Option<f64>,
+    /// Mean over the languages.
+    pub macro_lid_accuracy: Option<f64>,
+}
+
+/// What [`evaluate`] finds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CorpusScores {
+    /// Clips of speakers that are in training, languages with enough training data only.
+    pub seen: Group,
+    /// Clips of speakers that are not, the same languages.
+    pub unseen: Group,
+    /// Every language.
+    pub languages: Vec<LanguageScore>,
+    /// Most frequent confusions: spoken, named, clips. Named is absent where no speech was found.
+    pub confusions: Vec<(Language, Option<Language>, usize)>,
+}
+
+/// Decodes every clip of `corpus` and scores it.
+///
+/// References and hypotheses are compared after [`normalise`]. `condition` tells of a clip's
+/// name whether its speaker is in training; `counted` which languages enter the groups
+/// (those with at least five minutes of training data, say).
+///
+/// # Errors
+/// [`DecodeError`] if the model cannot be run.
+pub fn evaluate(
+    transcriber: &Transcriber,
+    corpus: &Corpus,
+    condition: impl Fn(&str) -> Option<Condition>,
+    counted: impl Fn(Language) -> bool,
+    mut progress: impl FnMut(usize),
+) -> Result<CorpusScores, DecodeError> {
+    let mut order: Vec<usize> = (0..corpus.clips().len()).collect();
+    order.sort_by(|&a, &b| corpus.duration_s(a).total_cmp(&corpus.duration_s(b)));
+    let mut table: BTreeMap<(Language, Option<Condition>), Counts> = BTreeMap::new();
+    let mut confusions: BTreeMap<(Language, Option<Language>), usize> = BTreeMap::new();
+    let mut start = 0;
+    while start < order.len() {
+        // Clips are in order of length, so the last one decides the padding.
+        let fits = |end: &usize| {
+            corpus.duration_s(order[*end - 1]) * (*end - start) as f64 <= BATCH_S
+        };
+        let end = (start + 1..=order.len()).take_while(fits).last().unwrap_or(start + 1);
+        let clips = &order[start..end];
+        let waveforms: Vec<Vec<f32>> = clips.iter().map(|&i| corpus.waveform(i)).collect();
+        let views: Vec<&[f32]> = waveforms.iter().map(Vec::as_slice).collect();
+        for (&i, found) in clips.iter().zip(transcriber.transcribe(&views, None)?) {
+            let clip = &corpus.clips()[i];
+            let Some(language) = clip.language else { continue };
+            let named = found.languages.first().map(|l| l.code);
+            let mut counts = Counts { clips: 1, seconds: corpus.duration_s(i), ..Counts::default() };
+            if named == Some(language) {
+                counts.identified = 1;
+            } else {
+                *confusions.entry((language, named)).or_default() += 1;
+            }
+            if let Transcript::Text(text) = &clip.transcript {
+                let (characters, words) = errors(&normalise(text, language), &normalise(&found.text, language));
+                counts.character_errors = characters.errors();
+                counts.characters = characters.reference;
+                counts.word_errors = words.errors();
+                counts.words = words.reference;
+            }
+            table.entry((language, condition(&clip.name))).or_default().add(counts);
+        }
+        progress(end);
+        start = end;
+    }
+    let group = |wanted: Condition| {
+        let rows: Vec<&Counts> = table
+            .iter()
+            .filter(|((language, condition), _)| *condition == Some(wanted) && counted(*language))
+            .map(|(_, counts)| counts)
+            .collect();
+        grouped(&rows)
+    };
+    let mut confusions: Vec<_> =
+        confusions.into_iter().map(|((spoken, named), clips)| (spoken, named, clips)).collect();
+    confusions.sort_by_key(|(_, _, clips)| std::cmp::Reverse(*clips));
+    Ok(CorpusScores {
+        seen: group(Condition::Seen),
+        unseen: group(Condition::Unseen),
+        languages: table
+            .into_iter()
+            .map(|((language, condition), counts)| LanguageScore {
+                language,
+                condition,
+                clips: counts.clips,
+                seconds: counts.seconds,
+                cer: counts.cer(),
+                wer: counts.wer(),
+                lid_accuracy: counts.lid().unwrap_or(0.0),
+            })
+            .collect(),
+        confusions,
+    })
+}
+
+/// Character and word edits from `reference` to `hypothesis`.
+fn errors(reference: &str, hypothesis: &str) -> (EditCounts, EditCounts) {
+    let characters = |text: &str| text.chars().collect::<Vec<_>>();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    (
+        edit_counts(&characters(reference), &characters(hypothesis)),
+        edit_counts(&words(reference), &words(hypothesis)),
+    )
+}
+
+fn grouped(rows: &[&Counts]) -> Group {
+    let mut pooled = Counts::default();
+    for row in rows {
+        pooled.add(**row);
+    }
+    let mean = |values: Vec<f64>| {
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    Group {
+        languages: rows.len(),
+        clips: pooled.clips,
+        cer: pooled.cer(),
+        macro_cer: mean(rows.iter().filter_map(|row| row.cer()).collect()),
+        wer: pooled.wer(),
+        lid_accuracy: pooled.lid(),
+        macro_lid_accuracy: mean(rows.iter().filter_map(|row| row.lid()).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pooled_and_mean_scores_by_hand() {
+        let row = |clips, identified, character_errors, characters| Counts {
+            clips,
+            identified,
+            character_errors,
+            characters,
+            ..Counts::default()
+        };
+        // 10 of 100 and 5 of 10 characters wrong; 3 of 4 and 0 of 1 clips named.
+        let group = grouped(&[&row(4, 3, 10, 100), &row(1, 0, 5, 10)]);
+        assert_eq!((group.languages, group.clips), (2, 5));
+        assert!((group.cer.expect("has text") - 15.0 / 110.0).abs() < 1e-12);
+        assert!((group.macro_cer.expect("has text") - 0.3).abs() < 1e-12);
+        assert!((group.lid_accuracy.expect("has clips") - 0.6).abs() < 1e-12);
+        assert!((group.macro_lid_accuracy.expect("has clips") - 0.375).abs() < 1e-12);
+        assert_eq!(grouped(&[]).cer, None);
+    }
+}

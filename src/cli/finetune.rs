@@ -1,0 +1,165 @@
+//! `asr finetune`.
+
+use crate::bench::{CorpusScores, evaluate};
+use crate::config::{ModelConfig, ModelFiles, Recipe};
+use crate::data::{Batches, Clip, Condition, Corpus, DevList, Transcript, read_manifest};
+use crate::decode::Transcriber;
+use crate::features::LogMel;
+use crate::model::checkpoint::StoredAs;
+use crate::model::{Parameters, Recogniser, RecogniserConfig};
+use crate::text::{Language, Vocabulary, normalise};
+use crate::train::{Finished, Observe, StepReport, Trainer};
+use asr_kernels::Precision;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Languages with at least this much training audio enter the summary scores, seconds.
+const COUNTED_S: f64 = 300.0;
+
+#[derive(Debug, Args)]
+pub(super) struct FinetuneArgs {
+    /// Recipe: model, data and training in one TOML file, e.g. `models/default.toml`
+    recipe: PathBuf,
+    /// Replace a setting of the recipe, e.g. `--set train.schedule.steps=100`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on from the checkpoint in the output folder
+    #[arg(long)]
+    resume: bool,
+}
+
+pub(super) fn run(args: &FinetuneArgs) -> Result<ExitCode, AnyError> {
+    let recipe = Recipe::read(&args.recipe, &args.set)?;
+    std::fs::create_dir_all(&recipe.output)?;
+    let folder = args.recipe.parent().unwrap_or(Path::new("."));
+    let (train, dev, dev_list) = read_clips(&recipe, folder)?;
+    let vocabulary = build_vocabulary(&train, recipe.data.min_character_count)?;
+    let start = Instant::now();
+    let (train, report) = Corpus::load(train)?;
+    let (dev, dev_report) = Corpus::load(dev)?;
+    for (path, error) in report.unreadable.iter().chain(&dev_report.unreadable) {
+        eprintln!("left out `{}`: {error}", path.display());
+    }
+    eprintln!("{} clips to train on, {} held out, read in {:.0?}", train.clips().len(), dev.clips().len(), start.elapsed());
+    let config = RecogniserConfig { encoder: recipe.encoder.clone(), vocab_size: vocabulary.len() };
+    let parameters = Parameters::default();
+    let model = Recogniser::for_training(&config, &parameters, recipe.train.seed)?;
+    eprintln!("{} parameters, {} tokens", parameters.count(), vocabulary.len());
+    let files = ModelFiles {
+        config: ModelConfig::new(&recipe.name, recipe.features.clone(), recipe.feature_norm, recipe.encoder.clone()),
+        vocabulary: vocabulary.clone(),
+        parameters: parameters.clone(),
+    };
+    let log_mel = LogMel::new(recipe.features.clone())?;
+    let batches = Batches {
+        corpus: &train,
+        vocabulary: &vocabulary,
+        log_mel: &log_mel,
+        norm: recipe.feature_norm,
+        augmentation: &recipe.data.augmentation,
+        seed: recipe.train.seed,
+    };
+    let mut minutes: BTreeMap<Language, f64> = BTreeMap::new();
+    for (i, clip) in train.clips().iter().enumerate() {
+        if let Some(language) = clip.language {
+            *minutes.entry(language).or_default() += train.duration_s(i);
+        }
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let signal = Arc::clone(&stop);
+    ctrlc::set_handler(move || signal.store(true, Ordering::Relaxed))?;
+    let trainer = Trainer {
+        model: &model,
+        parameters: &parameters,
+        batches: &batches,
+        batch_config: &recipe.data.batch,
+        config: &recipe.train,
+        folder: &recipe.output,
+        stop: &stop,
+    };
+    let mut console = Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &minutes };
+    let finished = trainer.run(&mut console)?;
+    files.write(&recipe.output.join("model"), StoredAs::F16)?;
+    Ok(match finished {
+        Finished::Done => ExitCode::SUCCESS,
+        Finished::Interrupted { .. } => ExitCode::from(130),
+    })
+}
+
+fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, DevList), AnyError> {
+    let dev_list = DevList::read(&folder.join(&recipe.data.dev))?;
+    let (mut train, mut dev) = (Vec::new(), Vec::new());
+    for (i, manifest) in recipe.data.manifests.iter().enumerate() {
+        for clip in read_manifest(&recipe.data.root.join(manifest))? {
+            if i == 0 && dev_list.condition(&clip.name).is_some() {
+                dev.push(clip);
+            } else {
+                train.push(clip);
+            }
+        }
+    }
+    Ok((train, dev, dev_list))
+}
+
+fn build_vocabulary(clips: &[Clip], min_count: u64) -> Result<Vocabulary, AnyError> {
+    let languages: Vec<Language> = clips.iter().filter_map(|clip| clip.language).collect();
+    let texts = clips.iter().filter_map(|clip| match (&clip.transcript, clip.language) {
+        (Transcript::Text(text), Some(language)) => Some(normalise(text, language)),
+        _ => None,
+    });
+    Ok(Vocabulary::build(languages, texts, min_count)?)
+}
+
+struct Console<'a> {
+    files: &'a ModelFiles,
+    dev: &'a Corpus,
+    dev_list: &'a DevList,
+    seconds: &'a BTreeMap<Language, f64>,
+}
+
+impl Observe for Console<'_> {
+    fn step(&mut self, report: &StepReport) {
+        eprintln!(
+            "step {:6}  loss {:.4}  norm {:.3}  lr {:.2e}  {:.0} s audio/s  waiting {:.0} %  too short {}  not finite {}",
+            report.step,
+            report.loss,
+            report.gradient_norm,
+            report.lr,
+            report.audio_per_s,
+            100.0 * report.waiting,
+            report.infeasible,
+            report.not_finite
+        );
+    }
+
+    fn validate(&mut self, step: u64) -> Result<serde_json::Value, AnyError> {
+        let transcriber = Transcriber::new(self.files, Precision::F32)?;
+        let scores = self.score(&transcriber)?;
+        for (name, group) in [("seen", &scores.seen), ("unseen", &scores.unseen)] {
+            let percent = |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.1} %", 100.0 * r));
+            eprintln!(
+                "step {step:6}  {name:6} speakers: CER {} (mean over languages {})  LID {} ({})",
+                percent(group.cer),
+                percent(group.macro_cer),
+                percent(group.lid_accuracy),
+                percent(group.macro_lid_accuracy)
+            );
+        }
+        Ok(serde_json::json!({ "seen": scores.seen, "unseen": scores.unseen }))
+    }
+}
+
+impl Console<'_> {
+    fn score(&self, transcriber: &Transcriber) -> Result<CorpusScores, AnyError> {
+        let condition = |name: &str| -> Option<Condition> { self.dev_list.condition(name) };
+        let counted = |language: Language| self.seconds.get(&language).is_some_and(|s| *s >= COUNTED_S);
+        Ok(evaluate(transcriber, self.dev, condition, counted, |_| {})?)
+    }
+}

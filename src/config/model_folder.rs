@@ -1,0 +1,193 @@
+//! A model on disk: `config.json`, `model.safetensors`, `vocab.json`.
+
+use crate::features::{FeatureNorm, LogMelConfig};
+use crate::model::checkpoint::{self, CheckpointError, StoredAs};
+use crate::model::{ConfigError, EncoderConfig, Parameters};
+use crate::text::{TextError, Vocabulary};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of the layout.
+const SCHEMA: u32 = 1;
+/// Largest `config.json` that is read.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// A model folder that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelFolderError {
+    /// A file that cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A configuration that is not the expected JSON.
+    #[error("`{name}` is not a model configuration")]
+    Json {
+        /// The file or what stands for it.
+        name: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A layout of another version.
+    #[error("`{name}` has schema {found}, this version reads {SCHEMA}")]
+    Schema {
+        /// The file or what stands for it.
+        name: String,
+        /// The version found.
+        found: u32,
+    },
+    /// Settings that make no encoder.
+    #[error("`{name}` describes no encoder")]
+    Encoder {
+        /// The file or what stands for it.
+        name: String,
+        /// Why.
+        source: ConfigError,
+    },
+    /// A vocabulary that cannot be used.
+    #[error("cannot use the vocabulary of `{name}`")]
+    Vocabulary {
+        /// The folder or what stands for it.
+        name: String,
+        /// Why.
+        source: TextError,
+    },
+    /// Weights that cannot be used.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+}
+
+/// `config.json` of a model folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Version of the layout.
+    pub schema: u32,
+    /// What the folder holds: `asr-ctc`.
+    pub model_type: ModelType,
+    /// Name of the model.
+    pub name: String,
+    /// Features that the encoder reads.
+    pub features: LogMelConfig,
+    /// Their normalisation over each clip.
+    pub feature_norm: FeatureNorm,
+    /// The encoder.
+    pub encoder: EncoderConfig,
+}
+
+/// Kinds of model folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelType {
+    /// An encoder with a CTC head over language tags and characters.
+    #[serde(rename = "asr-ctc")]
+    AsrCtc,
+}
+
+impl ModelConfig {
+    /// A configuration in the current layout.
+    #[must_use]
+    pub fn new(name: &str, features: LogMelConfig, feature_norm: FeatureNorm, encoder: EncoderConfig) -> Self {
+        Self {
+            schema: SCHEMA,
+            model_type: ModelType::AsrCtc,
+            name: name.to_owned(),
+            features,
+            feature_norm,
+            encoder,
+        }
+    }
+
+    fn parse(json: &[u8], name: &str) -> Result<Self, ModelFolderError> {
+        let config: Self = serde_json::from_slice(json)
+            .map_err(|source| ModelFolderError::Json { name: name.to_owned(), source })?;
+        if config.schema != SCHEMA {
+            return Err(ModelFolderError::Schema { name: name.to_owned(), found: config.schema });
+        }
+        config
+            .encoder
+            .validate()
+            .map_err(|source| ModelFolderError::Encoder { name: name.to_owned(), source })?;
+        Ok(config)
+    }
+}
+
+/// Everything in a model folder.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    /// `config.json`
+    pub config: ModelConfig,
+    /// `vocab.json`
+    pub vocabulary: Vocabulary,
+    /// `model.safetensors`
+    pub parameters: Parameters,
+}
+
+impl ModelFiles {
+    /// Reads a folder.
+    ///
+    /// # Errors
+    /// [`ModelFolderError`] naming the file.
+    pub fn read(folder: &Path) -> Result<Self, ModelFolderError> {
+        let path = folder.join("config.json");
+        let io = |source| ModelFolderError::Io { path: path.clone(), source };
+        let mut json = Vec::new();
+        let file = std::fs::File::open(&path).map_err(io)?;
+        file.take(MAX_CONFIG_BYTES).read_to_end(&mut json).map_err(io)?;
+        let config = ModelConfig::parse(&json, &path.display().to_string())?;
+        let vocabulary = Vocabulary::load(&folder.join("vocab.json"))
+            .map_err(|source| ModelFolderError::Vocabulary { name: folder.display().to_string(), source })?;
+        let parameters = checkpoint::read(&folder.join("model.safetensors"))?;
+        Ok(Self { config, vocabulary, parameters })
+    }
+
+    /// Reads the bytes of a folder's files; `name` stands for them in errors.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`].
+    pub fn from_bytes(config: &[u8], vocabulary: &[u8], weights: &[u8], name: &str) -> Result<Self, ModelFolderError> {
+        Ok(Self {
+            config: ModelConfig::parse(config, name)?,
+            vocabulary: Vocabulary::from_json(vocabulary)
+                .map_err(|source| ModelFolderError::Vocabulary { name: name.to_owned(), source })?,
+            parameters: checkpoint::read_bytes(weights, name)?,
+        })
+    }
+
+    /// Writes a folder; `model.safetensors`, the largest, last. Parameters that only
+    /// training uses are left out.
+    ///
+    /// # Errors
+    /// [`ModelFolderError`] naming the file.
+    pub fn write(&self, folder: &Path, stored_as: StoredAs) -> Result<(), ModelFolderError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ModelFolderError::Io { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        let mut json = serde_json::to_vec_pretty(&self.config)
+            .map_err(|source| ModelFolderError::Json { name: self.config.name.clone(), source })?;
+        json.push(b'\n');
+        write_whole(&folder.join("config.json"), &json)?;
+        write_whole(&folder.join("vocab.json"), self.vocabulary.to_json().as_bytes())?;
+        let all = self.parameters.all();
+        let kept = all
+            .iter()
+            .filter(|(name, _)| !name.starts_with("low_proj."))
+            .map(|(name, var)| (name.as_str(), var.as_tensor()));
+        write_whole(&folder.join("model.safetensors"), &checkpoint::to_bytes(kept, stored_as)?)
+    }
+}
+
+/// Writes through a temporary name, synced and renamed.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelFolderError> {
+    let io = |source| ModelFolderError::Io { path: path.to_owned(), source };
+    let temporary = path.with_extension("partial");
+    let mut file = std::fs::File::create(&temporary).map_err(io)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    std::fs::rename(&temporary, path).map_err(io)
+}

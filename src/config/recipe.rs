@@ -1,0 +1,196 @@
+//! `asr finetune CONFIG.toml`: everything a training run is made of.
+
+use crate::data::{Augmentation, BatchConfig, DataError};
+use crate::features::{FeatureError, FeatureNorm, LogMelConfig};
+use crate::model::{ConfigError, EncoderConfig};
+use crate::train::{TrainConfig, TrainError};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Largest recipe that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A recipe that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("cannot read recipe `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not the expected TOML.
+    #[error("recipe `{name}` is not valid")]
+    Toml {
+        /// The file.
+        name: String,
+        /// Why.
+        source: Box<toml::de::Error>,
+    },
+    /// A `--set` that is not `key.key=value`.
+    #[error("`--set {given}` is not of the form key.key=value")]
+    Set {
+        /// What was given.
+        given: String,
+    },
+    /// A layout of another version.
+    #[error("recipe `{name}` has schema {found}, this version reads 1")]
+    Schema {
+        /// The file.
+        name: String,
+        /// The version found.
+        found: u32,
+    },
+    /// Settings of the encoder.
+    #[error(transparent)]
+    Encoder(#[from] ConfigError),
+    /// Settings of the features.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// Settings of the data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Settings of the training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Features and encoder that do not fit.
+    #[error("encoder.input_channels is {channels}, the features have {bins} bins")]
+    Input {
+        /// What the encoder takes.
+        channels: usize,
+        /// What the features give.
+        bins: usize,
+    },
+}
+
+/// Where clips come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder that the manifests lie in; relative to the working directory.
+    pub root: PathBuf,
+    /// Manifests, relative to `root`. The dev list refers to the first.
+    pub manifests: Vec<PathBuf>,
+    /// Clips of the first manifest held out, relative to the recipe.
+    pub dev: PathBuf,
+    /// Fewest occurrences of a character that gets a token.
+    pub min_character_count: u64,
+    /// How batches are drawn.
+    pub batch: BatchConfig,
+    /// Perturbations of training clips.
+    pub augmentation: Augmentation,
+}
+
+/// A training recipe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Version of the layout: 1.
+    pub schema: u32,
+    /// Name of the model it makes.
+    pub name: String,
+    /// Folder of checkpoint, log and finished model; relative to the working directory.
+    pub output: PathBuf,
+    /// Features.
+    pub features: LogMelConfig,
+    /// Their normalisation over each clip.
+    pub feature_norm: FeatureNorm,
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// The data.
+    pub data: DataConfig,
+    /// The training.
+    pub train: TrainConfig,
+}
+
+impl Recipe {
+    /// Reads a recipe and applies `overrides` of the form `key.key=value`, value in TOML;
+    /// a value that is no TOML is taken as a string.
+    ///
+    /// # Errors
+    /// [`RecipeError`]: unreadable, unknown keys, or settings out of range.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        let read = |source| RecipeError::Read { path: path.to_owned(), source };
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > MAX_BYTES {
+            return Err(read(std::io::Error::other("larger than any recipe should be")));
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        Self::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    fn parse(text: &str, name: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        let invalid = |source| RecipeError::Toml { name: name.to_owned(), source: Box::new(source) };
+        let mut table: toml::Table = text.parse().map_err(invalid)?;
+        for given in overrides {
+            set(&mut table, given).ok_or_else(|| RecipeError::Set { given: given.clone() })?;
+        }
+        let recipe: Self = table.try_into().map_err(invalid)?;
+        if recipe.schema != 1 {
+            return Err(RecipeError::Schema { name: name.to_owned(), found: recipe.schema });
+        }
+        recipe.encoder.validate()?;
+        recipe.features.validate()?;
+        recipe.data.batch.validate()?;
+        recipe.data.augmentation.validate()?;
+        recipe.train.validate()?;
+        let (channels, bins) = (recipe.encoder.input_channels, recipe.features.n_bins());
+        if channels != bins {
+            return Err(RecipeError::Input { channels, bins });
+        }
+        Ok(recipe)
+    }
+}
+
+/// Sets `key.key=value` in a table.
+fn set(table: &mut toml::Table, given: &str) -> Option<()> {
+    let (keys, value) = given.split_once('=')?;
+    let parsed = format!("value = {value}").parse::<toml::Table>().ok();
+    let value = parsed.and_then(|mut t| t.remove("value")).unwrap_or_else(|| value.into());
+    let (parents, last) = keys.rsplit_once('.').map_or((None, keys), |(p, l)| (Some(p), l));
+    let mut table = table;
+    for key in parents.into_iter().flat_map(|p| p.split('.')) {
+        let entry = table.entry(key).or_insert_with(|| toml::Table::new().into());
+        table = entry.as_table_mut()?;
+    }
+    if last.is_empty() {
+        return None;
+    }
+    table.insert(last.to_owned(), value);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: &str = include_str!("../../models/default.toml");
+
+    #[test]
+    fn the_recipe_of_the_default_model_is_valid() -> Result<(), RecipeError> {
+        Recipe::parse(DEFAULT, "default.toml", &[]).map(|_| ())
+    }
+
+    #[test]
+    fn overrides_replace_values_and_faults_are_named() -> Result<(), RecipeError> {
+        let sets = ["train.schedule.peak=3e-4".to_owned(), "data.root=some/folder".to_owned()];
+        let recipe = Recipe::parse(DEFAULT, "r", &sets)?;
+        assert!((recipe.train.schedule.peak - 3e-4).abs() < 1e-12);
+        assert_eq!(recipe.data.root, Path::new("some/folder"));
+        for (given, want) in [
+            ("nonsense", "--set nonsense"),
+            ("train.unknown=1", "recipe `r` is not valid"),
+            ("train.schedule.peak=-1", "schedule.peak"),
+            ("encoder.heads=3", "heads"),
+            ("encoder.input_channels=7", "input_channels is 7"),
+            ("schema=2", "schema 2"),
+        ] {
+            let error = Recipe::parse(DEFAULT, "r", &[given.to_owned()]).expect_err(given).to_string();
+            assert!(error.contains(want), "{error}");
+        }
+        Ok(())
+    }
+}

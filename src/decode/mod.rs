@@ -1,0 +1,13 @@
+//! From logits to text and language.
+//!
+//! The layer knows nothing of training or files: samples in, [`Transcription`] out.
+
+mod greedy;
+mod language;
+mod segment;
+mod transcriber;
+
+pub use greedy::{Token, best_path};
+pub use language::{LanguageScores, score_languages};
+pub use segment::{Segment, Segmenter};
+pub use transcriber::{DecodeError, Language as ScoredLanguage, SegmentText, Transcriber, Transcription};

@@ -1,0 +1,221 @@
+//! Size and shape of a multi-resolution HuBERT encoder.
+
+use serde::{Deserialize, Serialize};
+
+/// A setting that makes no encoder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("encoder setting `{field}`: {problem}")]
+pub struct ConfigError {
+    /// Name of the setting.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: &'static str,
+}
+
+/// One convolution of the front end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvLayer {
+    /// Output channels.
+    pub dim: usize,
+    /// Kernel, input frames.
+    pub kernel: usize,
+    /// Stride, input frames.
+    pub stride: usize,
+}
+
+/// Where the front end normalises (fairseq `extractor_mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConvNorm {
+    /// Group norm over time after the first convolution only (fairseq `default`, HuBERT base).
+    FirstGroup,
+    /// Layer norm over channels after every convolution (fairseq `layer_norm`, HuBERT large).
+    EveryLayer,
+}
+
+/// How the frame rate changes between stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Sampling {
+    /// Convolutional adapter with skip connections, in both directions.
+    ConvAdapter {
+        /// Kernel of both convolutions; 1 in the published configurations, odd.
+        kernel: usize,
+    },
+    /// One convolution per direction ("simple sampling").
+    Plain {
+        /// Kernel of the convolution, odd.
+        kernel: usize,
+    },
+}
+
+/// Configuration of [`super::MrHubert`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Channels of the input: 1 for a waveform, the number of bins for filter-bank features.
+    pub input_channels: usize,
+    /// Convolutions of the front end, first to last (fairseq `conv_feature_layers`).
+    pub conv_layers: Vec<ConvLayer>,
+    /// Normalisation of the front end.
+    pub conv_norm: ConvNorm,
+    /// Width of the Transformer (`encoder_embed_dim`).
+    pub embed_dim: usize,
+    /// Width of its feed-forward layers (`encoder_ffn_embed_dim`).
+    pub ffn_dim: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Transformer layers of each stage in the order they run: down-going encoders, the
+    /// middle, up-going decoders. One more than twice the number of ratios.
+    pub stage_layers: Vec<usize>,
+    /// Rate changes on the way down: `[up, down]` multiplies the frame rate by `up / down`
+    /// (fairseq `label_rate_ratios` in pairs). Empty for a single resolution.
+    pub rate_ratios: Vec<[usize; 2]>,
+    /// Modules that change the rate.
+    pub sampling: Sampling,
+    /// Normalise before each block (large models) instead of after it (base models).
+    pub layer_norm_first: bool,
+    /// Kernel of the position convolution, frames.
+    pub position_kernel: usize,
+    /// Groups of the position convolution.
+    pub position_groups: usize,
+    /// Dropout of residual branches and of each stage's input.
+    pub dropout: f32,
+    /// Dropout after the activation of feed-forward layers.
+    pub activation_dropout: f32,
+    /// Dropout of the projected front-end output.
+    pub input_dropout: f32,
+    /// Probability of skipping a Transformer layer in training.
+    pub layer_drop: f32,
+}
+
+impl EncoderConfig {
+    /// Checks that the settings fit together and are of a sane size.
+    ///
+    /// # Errors
+    /// The first setting that does not, with the reason.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |ok: bool, field, problem| {
+            if ok { Ok(()) } else { Err(ConfigError { field, problem }) }
+        };
+        let dim = |n: usize| (1..=16_384).contains(&n);
+        check(dim(self.input_channels), "input_channels", "must be 1 to 16384")?;
+        check((1..=16).contains(&self.conv_layers.len()), "conv_layers", "must be 1 to 16 layers")?;
+        check(
+            self.conv_layers.iter().all(|l| {
+                dim(l.dim) && (1..=256).contains(&l.kernel) && (1..=256).contains(&l.stride)
+            }),
+            "conv_layers",
+            "dim must be 1 to 16384, kernel and stride 1 to 256",
+        )?;
+        check(dim(self.embed_dim), "embed_dim", "must be 1 to 16384")?;
+        check((1..=65_536).contains(&self.ffn_dim), "ffn_dim", "must be 1 to 65536")?;
+        check(
+            self.heads > 0 && self.embed_dim.is_multiple_of(self.heads),
+            "heads",
+            "must divide embed_dim",
+        )?;
+        check(
+            self.stage_layers.len() == 2 * self.rate_ratios.len() + 1,
+            "stage_layers",
+            "needs one stage more than twice the number of rate_ratios",
+        )?;
+        check(
+            self.stage_layers.iter().all(|&n| (1..=256).contains(&n)),
+            "stage_layers",
+            "must be 1 to 256 layers each",
+        )?;
+        check(
+            self.rate_ratios.len() <= 8
+                && self.rate_ratios.iter().flatten().all(|n| (1..=64).contains(n)),
+            "rate_ratios",
+            "must be at most 8 pairs of 1 to 64",
+        )?;
+        let (kernel, plain) = match self.sampling {
+            Sampling::ConvAdapter { kernel } => (kernel, false),
+            Sampling::Plain { kernel } => (kernel, true),
+        };
+        check(kernel % 2 == 1 && kernel <= 255, "sampling", "kernel must be odd, at most 255")?;
+        check(
+            !plain || self.rate_ratios.iter().all(|[up, _]| *up == 1),
+            "sampling",
+            "plain sampling needs ratios of the form [1, down]",
+        )?;
+        check((1..=1024).contains(&self.position_kernel), "position_kernel", "must be 1 to 1024")?;
+        check(
+            self.position_groups > 0 && self.embed_dim.is_multiple_of(self.position_groups),
+            "position_groups",
+            "must divide embed_dim",
+        )?;
+        for (rate, field) in [
+            (self.dropout, "dropout"),
+            (self.activation_dropout, "activation_dropout"),
+            (self.input_dropout, "input_dropout"),
+            (self.layer_drop, "layer_drop"),
+        ] {
+            check((0.0..1.0).contains(&rate), field, "must be from 0 up to, not including, 1")?;
+        }
+        Ok(())
+    }
+
+    /// Input steps (samples or feature frames) per frame of the highest resolution.
+    #[must_use]
+    pub fn input_stride(&self) -> usize {
+        self.conv_layers.iter().map(|layer| layer.stride).product()
+    }
+
+    /// Fewest input steps that make one frame.
+    #[must_use]
+    pub fn receptive_field(&self) -> usize {
+        self.conv_layers
+            .iter()
+            .rev()
+            .fold(1, |steps, layer| (steps - 1) * layer.stride + layer.kernel)
+    }
+
+    /// Frames of the highest resolution that `steps` input steps make.
+    #[must_use]
+    pub fn frames(&self, steps: usize) -> usize {
+        self.conv_layers.iter().fold(steps, |steps, layer| {
+            if steps < layer.kernel { 0 } else { (steps - layer.kernel) / layer.stride + 1 }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn hubert_base_front_end() -> Vec<ConvLayer> {
+        let layer = |kernel, stride| ConvLayer { dim: 512, kernel, stride };
+        [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)].map(|(k, s)| layer(k, s)).to_vec()
+    }
+
+    #[test]
+    fn hubert_makes_a_frame_of_400_samples_and_one_more_every_320() {
+        let config = EncoderConfig {
+            input_channels: 1,
+            conv_layers: hubert_base_front_end(),
+            conv_norm: ConvNorm::FirstGroup,
+            embed_dim: 768,
+            ffn_dim: 3072,
+            heads: 12,
+            stage_layers: vec![4, 4, 4],
+            rate_ratios: vec![[1, 2]],
+            sampling: Sampling::ConvAdapter { kernel: 1 },
+            layer_norm_first: false,
+            position_kernel: 128,
+            position_groups: 16,
+            dropout: 0.1,
+            activation_dropout: 0.1,
+            input_dropout: 0.1,
+            layer_drop: 0.05,
+        };
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!((config.input_stride(), config.receptive_field()), (320, 400));
+        for (samples, frames) in [(399, 0), (400, 1), (16_000, 49), (16_320, 50), (16_640, 51)] {
+            assert_eq!(config.frames(samples), frames);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! A batch of hidden frames with the length of each clip.
+
+use asr_kernels::padding;
+use candle_core::{Result, Tensor};
+
+/// Hidden frames of a batch.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// `(batch, frames, dim)`; frames past a clip's length mean nothing.
+    pub hidden: Tensor,
+    /// Valid frames of each clip, `(batch,)`.
+    pub lengths: Vec<usize>,
+}
+
+impl Sequence {
+    pub(super) fn with_hidden(&self, hidden: Tensor) -> Self {
+        Self { hidden, lengths: self.lengths.clone() }
+    }
+
+    /// Frames of the longest clip.
+    ///
+    /// # Errors
+    /// If `hidden` does not have three dimensions.
+    pub fn frames(&self) -> Result<usize> {
+        self.hidden.dim(1)
+    }
+
+    /// The same with padding set to zero.
+    pub(super) fn zero_padding(&self) -> Result<Self> {
+        Ok(self.with_hidden(padding::zero_padding(&self.hidden, &self.lengths)?))
+    }
+
+    /// The first `frames` frames.
+    pub(super) fn cut(&self, frames: usize) -> Result<Self> {
+        if self.frames()? <= frames {
+            return Ok(self.clone());
+        }
+        Ok(Self {
+            hidden: self.hidden.narrow(1, 0, frames)?.contiguous()?,
+            lengths: self.lengths.iter().map(|&n| n.min(frames)).collect(),
+        })
+    }
+}

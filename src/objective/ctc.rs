@@ -1,0 +1,96 @@
+//! CTC at the highest and the lowest resolution of an encoder.
+
+use asr_kernels::ctc::{Target, ctc_loss, minimum_frames};
+use candle_core::{Result, Tensor};
+
+/// Weights of the two CTC losses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MultiResolutionCtc {
+    /// Share of the loss taken by the lowest resolution, 0 to 1: an intermediate loss
+    /// (Lee and Watanabe 2021) that shortens the way of the gradient into the early stages.
+    pub low_weight: f64,
+    /// Id of the blank.
+    pub blank: u32,
+}
+
+/// The loss of a batch, not yet averaged.
+#[derive(Debug)]
+pub struct MultiResolutionLoss {
+    /// Sum over clips, nats; to be differentiated.
+    pub sum: Tensor,
+    /// Sum of the high-resolution losses alone, nats.
+    pub high_sum: f64,
+    /// Tokens that were to be spelt, counting one per clip for its end.
+    pub n_tokens: usize,
+    /// Clips too short to spell their target; they take no part.
+    pub n_infeasible: usize,
+}
+
+impl MultiResolutionCtc {
+    /// Loss of `targets` under `high` and, if given, `low` logits, each with its lengths.
+    ///
+    /// At the low resolution a target that no longer fits its frames is replaced by its open-ended first token.
+    ///
+    /// # Errors
+    /// If shapes disagree.
+    pub fn loss(
+        &self,
+        high: (&Tensor, &[usize]),
+        low: Option<(&Tensor, &[usize])>,
+        targets: &[Target],
+    ) -> Result<MultiResolutionLoss> {
+        let (logits, lengths) = high;
+        let feasible: Vec<f32> = targets
+            .iter()
+            .zip(lengths)
+            .map(|(target, &frames)| f32::from(u8::from(fits(target, frames))))
+            .collect();
+        let targets: Vec<Target> =
+            targets.iter().zip(lengths).map(|(target, &frames)| shortened(target, frames)).collect();
+        let n_tokens = targets.iter().zip(&feasible).filter(|(_, f)| **f > 0.0).map(|(t, _)| t.tokens.len() + 1).sum();
+        let n_infeasible = feasible.iter().filter(|f| **f == 0.0).count();
+        let weights = Tensor::new(feasible.as_slice(), logits.device())?;
+        let mut sum = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
+        let high_sum = f64::from(sum.to_scalar::<f32>()?);
+        if let Some((logits, lengths)) = low
+            && self.low_weight > 0.0
+        {
+            let targets: Vec<Target> =
+                targets.iter().zip(lengths).map(|(target, &frames)| shortened(target, frames)).collect();
+            let low = (ctc_loss(logits, &targets, lengths, self.blank)? * weights)?.sum_all()?;
+            sum = ((sum * (1.0 - self.low_weight))? + (low * self.low_weight)?)?;
+        }
+        Ok(MultiResolutionLoss { sum, high_sum, n_tokens, n_infeasible })
+    }
+}
+
+fn fits(target: &Target, frames: usize) -> bool {
+    minimum_frames(&target.tokens) <= frames
+}
+
+fn shortened(target: &Target, frames: usize) -> Target {
+    if fits(target, frames) {
+        return target.clone();
+    }
+    Target { tokens: target.tokens.iter().take(1).copied().collect(), open_ended: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn clips_that_cannot_be_spelt_take_no_part() -> Result<()> {
+        let logits = Var::zeros((2, 2, 3), DType::F32, &Device::Cpu)?;
+        let targets = [vec![1], vec![1, 2, 1]].map(|tokens| Target { tokens, open_ended: false });
+        let ctc = MultiResolutionCtc { low_weight: 0.0, blank: 0 };
+        let loss = ctc.loss((&logits, &[2, 2]), None, &targets)?;
+        assert_eq!((loss.n_tokens, loss.n_infeasible), (2, 1));
+        // Uniform over three tokens: three of nine paths spell the first target.
+        assert!((loss.high_sum - 3.0_f64.ln()).abs() < 1e-6);
+        let gradient = loss.sum.backward()?.get(&logits).expect("gradient").get(1)?;
+        assert_eq!(gradient.abs()?.sum_all()?.to_scalar::<f32>()?, 0.0);
+        Ok(())
+    }
+}

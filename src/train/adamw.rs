@@ -1,0 +1,124 @@
+//! AdamW (Loshchilov and Hutter 2019) whose state can be saved.
+
+use candle_core::{Result, Tensor, Var};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the optimiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Decay rates of the running mean of the gradient and of its square.
+    pub betas: [f64; 2],
+    /// Added to the root of the mean square.
+    pub eps: f64,
+    /// Decay of matrices per unit of learning rate; vectors (biases, norms) do not decay.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient over all parameters.
+    pub clip_norm: f64,
+}
+
+/// The optimiser with its parameters.
+#[derive(Debug)]
+pub(super) struct AdamW {
+    config: AdamWConfig,
+    slots: Vec<Slot>,
+}
+
+/// A parameter and its running moments.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) name: String,
+    pub(super) var: Var,
+    pub(super) mean: Vec<f32>,
+    pub(super) square: Vec<f32>,
+}
+
+impl AdamW {
+    pub(super) fn new(config: AdamWConfig, parameters: Vec<(String, Var)>) -> Self {
+        let slots = parameters
+            .into_iter()
+            .map(|(name, var)| {
+                let n = var.elem_count();
+                Slot { name, var, mean: vec![0.0; n], square: vec![0.0; n] }
+            })
+            .collect();
+        Self { config, slots }
+    }
+
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    pub(super) fn slots_mut(&mut self) -> &mut [Slot] {
+        &mut self.slots
+    }
+
+    /// Updates every parameter from `gradients`, in the order of the slots and multiplied by
+    /// `scale`; returns the norm of the scaled gradient before clipping. If that is not
+    /// finite, nothing is changed.
+    pub(super) fn step(&mut self, gradients: &[Vec<f32>], scale: f64, lr: f64, step: u64) -> Result<f64> {
+        // Summed in order, so that the norm does not depend on threads.
+        let squares: Vec<f64> =
+            gradients.par_iter().map(|g| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).collect();
+        let norm = squares.iter().sum::<f64>().sqrt() * scale;
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        let clip = if norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 };
+        let scale = (scale * clip) as f32;
+        let [beta1, beta2] = self.config.betas;
+        let correction1 = 1.0 - beta1.powf(step as f64);
+        let correction2 = 1.0 - beta2.powf(step as f64);
+        let rate = (lr / correction1) as f32;
+        let root = correction2.sqrt().recip() as f32;
+        let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, self.config.eps as f32);
+        let decay = self.config.weight_decay;
+        self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, gradient)| {
+            let shrink = if slot.var.rank() > 1 { (1.0 - lr * decay) as f32 } else { 1.0 };
+            let mut values = slot.var.flatten_all()?.to_vec1::<f32>()?;
+            for (((value, mean), square), &g) in
+                values.iter_mut().zip(&mut slot.mean).zip(&mut slot.square).zip(gradient)
+            {
+                let g = g * scale;
+                *mean = beta1 * *mean + (1.0 - beta1) * g;
+                *square = beta2 * *square + (1.0 - beta2) * g * g;
+                *value = *value * shrink - rate * *mean / (square.sqrt() * root + eps);
+            }
+            slot.var.set(&Tensor::from_vec(values, slot.var.shape(), slot.var.device())?)
+        })?;
+        Ok(norm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn first_steps_are_those_of_the_paper() -> Result<()> {
+        let config = AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 10.0 };
+        let var = Var::new(&[[1.0_f32, -2.0]], &Device::Cpu)?;
+        let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone())]);
+        // By hand: the first step moves each value by the learning rate against the sign of
+        // its gradient, after shrinking it by lr * decay.
+        let norm = optimiser.step(&[vec![3.0, -4.0]], 1.0, 0.01, 1)?;
+        assert!((norm - 5.0).abs() < 1e-9);
+        let values = var.flatten_all()?.to_vec1::<f32>()?;
+        assert!((values[0] - (0.999 - 0.01)).abs() < 1e-6 && (values[1] - (-1.998 + 0.01)).abs() < 1e-6);
+        assert!(!optimiser.step(&[vec![f32::NAN, 0.0]], 1.0, 0.01, 2)?.is_finite());
+        assert_eq!(var.flatten_all()?.to_vec1::<f32>()?, values);
+        Ok(())
+    }
+
+    #[test]
+    fn a_long_gradient_is_shortened_before_it_enters_the_moments() -> Result<()> {
+        let config = AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
+        let var = Var::new(&[0.0_f32], &Device::Cpu)?;
+        let mut optimiser = AdamW::new(config, vec![("b".into(), var)]);
+        optimiser.step(&[vec![50.0]], 0.1, 0.01, 1)?;
+        assert!((optimiser.slots()[0].mean[0] - 0.1).abs() < 1e-6);
+        Ok(())
+    }
+}

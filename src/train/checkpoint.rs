@@ -1,0 +1,75 @@
+//! The state of a run in one file, replaced as a whole.
+
+use super::TrainError;
+use super::adamw::AdamW;
+use crate::model::checkpoint::{self, CheckpointError, StoredAs};
+use candle_core::{Device, Tensor};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "checkpoint.safetensors";
+
+/// Name under which a step count is stored: as a tensor of two halves, exact in f32.
+const STEP: &str = "step";
+
+pub(super) fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
+/// Writes `bytes` to `path` through a temporary file, synced and renamed.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let temporary = path.with_extension("partial");
+    let write = |source| TrainError::Write { path: path.to_owned(), source };
+    let mut file = std::fs::File::create(&temporary).map_err(write)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(write)?;
+    std::fs::rename(&temporary, path).map_err(write)
+}
+
+/// Saves parameters, moments and step.
+pub(super) fn save(folder: &Path, optimiser: &AdamW, step: u64) -> Result<(), TrainError> {
+    let mut tensors: Vec<(String, Tensor)> = Vec::new();
+    let halves = [(step >> 16) as f32, (step & 0xffff) as f32];
+    tensors.push((STEP.to_owned(), Tensor::new(&halves, &Device::Cpu)?));
+    for slot in optimiser.slots() {
+        let shape = slot.var.shape();
+        tensors.push((format!("parameter.{}", slot.name), slot.var.as_tensor().clone()));
+        tensors.push((format!("mean.{}", slot.name), Tensor::from_slice(&slot.mean, shape, &Device::Cpu)?));
+        tensors.push((format!("square.{}", slot.name), Tensor::from_slice(&slot.square, shape, &Device::Cpu)?));
+    }
+    let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let bytes = checkpoint::to_bytes(views, StoredAs::F32)
+        .map_err(|source| TrainError::Checkpoint { folder: folder.to_owned(), source })?;
+    write_whole(&path(folder), &bytes)
+}
+
+/// Restores what [`save`] wrote and returns the step; `None` if there is no checkpoint.
+pub(super) fn restore(folder: &Path, optimiser: &mut AdamW) -> Result<Option<u64>, TrainError> {
+    let stored = match checkpoint::read(&path(folder)) {
+        Ok(stored) => stored,
+        Err(CheckpointError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(source) => return Err(TrainError::Checkpoint { folder: folder.to_owned(), source }),
+    };
+    let stored: std::collections::HashMap<_, _> = stored.all().into_iter().collect();
+    let other = |problem| TrainError::OtherRun { folder: folder.to_owned(), problem };
+    if stored.len() != 3 * optimiser.slots().len() + 1 {
+        return Err(other("it has another number of parameters"));
+    }
+    let values = |name: &str, shape: &candle_core::Shape| {
+        let tensor = stored.get(name).ok_or_else(|| other("a parameter is missing"))?;
+        if tensor.shape() != shape {
+            return Err(other("a parameter has another shape"));
+        }
+        Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
+    };
+    let halves = values(STEP, &2.into())?;
+    for slot in optimiser.slots_mut() {
+        let shape = slot.var.shape().clone();
+        let parameter = values(&format!("parameter.{}", slot.name), &shape)?;
+        slot.mean = values(&format!("mean.{}", slot.name), &shape)?;
+        slot.square = values(&format!("square.{}", slot.name), &shape)?;
+        slot.var.set(&Tensor::from_vec(parameter, shape, &Device::Cpu)?)?;
+    }
+    Ok(Some(((halves[0] as u64) << 16) | halves[1] as u64))
+}
