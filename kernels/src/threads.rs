@@ -62,3 +62,18 @@ pub(crate) fn for_row_blocks(
         .enumerate()
         .for_each(|(i, piece)| task(i * block, piece));
 }
+
+/// Keeps candle's own operations on the thread that calls them.
+///
+/// candle spreads element-wise operations over a pool that waits by spinning, which starves
+/// the kernels of cores. Unless `CANDLE_NUM_THREADS` is set already, it is set to 1.
+///
+/// # Safety
+/// Changes the environment: call it at the start of `main`, before any thread is started.
+pub unsafe fn confine_candle() {
+    const NAME: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(NAME).is_none() {
+        // SAFETY: no other thread runs, by the caller's promise.
+        unsafe { std::env::set_var(NAME, "1") };
+    }
+}

@@ -131,10 +131,11 @@ impl OpusHead {
 
 /// An Opus stream, decoded to one channel.
 pub(super) struct OpusDecoder {
-    decoder: OpusMSDecoder,
+    head: OpusHead,
+    /// Set up for the first packet.
+    streams: Option<Streams>,
     sample_rate_hz: u32,
     wanted_rate_hz: u32,
-    n_channels: usize,
     channel: Option<usize>,
     /// Frames still to be dropped at the start of the stream.
     skip_left: usize,
@@ -143,41 +144,89 @@ pub(super) struct OpusDecoder {
     interleaved: Vec<i16>,
 }
 
-impl OpusDecoder {
-    /// Sets up a decoder for one `channel` of the stream, or for the mean of all, that will
-    /// be resampled to `wanted_rate_hz`.
-    pub(super) fn new(
+/// The libopus decoders of a stream.
+enum Streams {
+    /// One stream of one or two channels, and how many of them to decode to.
+    One(Box<ropus::OpusDecoder>, usize),
+    Many(Box<OpusMSDecoder>, usize),
+}
+
+impl Streams {
+    /// Sets the decoders up for a stream that begins with `packet`.
+    fn new(
         head: &OpusHead,
         channel: Option<usize>,
-        wanted_rate_hz: u32,
+        sample_rate_hz: u32,
+        packet: &[u8],
     ) -> Result<Self, OpusError> {
-        let sample_rate_hz = decoding_rate(head.pre_skip, wanted_rate_hz);
-        // A mono decoder mixes a stereo stream before synthesis, at half the cost.
-        let mixes = channel.is_none() && head.n_streams == 1 && head.mapping == [0, 1];
-        let (n_channels, n_coupled, mapping) = if mixes {
-            (1, 0, [0].as_slice())
-        } else {
-            (head.n_channels, head.n_coupled, head.mapping.as_slice())
+        let gain = i32::from(head.output_gain);
+        let n_channels = match (head.n_streams, head.n_coupled, head.mapping.as_slice()) {
+            (1, 0, [0]) => 1,
+            // The mean of a stereo stream comes at half the cost from a decoder with one
+            // channel, which mixes before synthesis. That is the mean to 16 bits for the
+            // CELT mode (music); with SILK the two part where the encoder changes modes.
+            (1, 1, [0, 1]) if channel.is_none() && is_celt(packet) => 1,
+            (1, 1, [0, 1]) => 2,
+            (_, _, mapping) => {
+                let mut decoder = OpusMSDecoder::new(
+                    sample_rate_hz as i32,
+                    head.n_channels as i32,
+                    i32::from(head.n_streams),
+                    i32::from(head.n_coupled),
+                    mapping,
+                )
+                .map_err(OpusError::of)?;
+                decoder.set_gain(gain);
+                return Ok(Self::Many(Box::new(decoder), head.n_channels));
+            }
         };
-        let mut decoder = OpusMSDecoder::new(
-            sample_rate_hz as i32,
-            n_channels as i32,
-            i32::from(head.n_streams),
-            i32::from(n_coupled),
-            mapping,
-        )
-        .map_err(OpusError::of)?;
-        decoder.set_gain(i32::from(head.output_gain));
-        Ok(Self {
-            decoder,
+        let mut decoder =
+            ropus::OpusDecoder::new(sample_rate_hz as i32, n_channels).map_err(OpusError::of)?;
+        decoder.set_gain(gain).map_err(OpusError::of)?;
+        Ok(Self::One(Box::new(decoder), n_channels as usize))
+    }
+
+    fn n_channels(&self) -> usize {
+        match self {
+            Self::One(_, n_channels) | Self::Many(_, n_channels) => *n_channels,
+        }
+    }
+
+    /// Decodes a packet of `n_frames` into `interleaved` and returns the frames decoded.
+    fn decode(
+        &mut self,
+        packet: &[u8],
+        n_frames: u32,
+        interleaved: &mut Vec<i16>,
+    ) -> Result<usize, OpusError> {
+        interleaved.resize(n_frames as usize * self.n_channels(), 0);
+        let n_frames = n_frames as i32;
+        let n_decoded = match self {
+            Self::One(decoder, _) => decoder.decode(Some(packet), interleaved, n_frames, false),
+            Self::Many(decoder, _) => {
+                let n_bytes = i32::try_from(packet.len()).map_err(|_| OpusError::Packet)?;
+                decoder.decode(Some(packet), n_bytes, interleaved, n_frames, false)
+            }
+        };
+        usize::try_from(n_decoded.map_err(OpusError::of)?).map_err(|_| OpusError::Packet)
+    }
+}
+
+impl OpusDecoder {
+    /// Prepares decoding one `channel` of the stream, or the mean of all, that will be
+    /// resampled to `wanted_rate_hz`.
+    pub(super) fn new(head: OpusHead, channel: Option<usize>, wanted_rate_hz: u32) -> Self {
+        let sample_rate_hz = decoding_rate(head.pre_skip, wanted_rate_hz);
+        Self {
+            skip_left: (head.pre_skip / (OPUS_RATE_HZ / sample_rate_hz)) as usize,
+            head,
+            streams: None,
             sample_rate_hz,
             wanted_rate_hz,
-            n_channels,
-            channel: channel.filter(|_| !mixes),
-            skip_left: (head.pre_skip / (OPUS_RATE_HZ / sample_rate_hz)) as usize,
+            channel,
             n_returned: 0,
             interleaved: Vec::new(),
-        })
+        }
     }
 
     /// The rate it decodes to, in Hz.
@@ -195,31 +244,28 @@ impl OpusDecoder {
     ) -> Result<(), OpusError> {
         let ratio = OPUS_RATE_HZ / self.sample_rate_hz;
         let n_frames = packet_frames(packet).ok_or(OpusError::Packet)? / ratio;
-        let n_bytes = i32::try_from(packet.len()).map_err(|_| OpusError::Packet)?;
-        self.interleaved
-            .resize(n_frames as usize * self.n_channels, 0);
-        let n_decoded = self
-            .decoder
-            .decode(
-                Some(packet),
-                n_bytes,
-                &mut self.interleaved,
-                n_frames as i32,
-                false,
-            )
-            .map_err(OpusError::of)?;
-        let n_decoded = usize::try_from(n_decoded).map_err(|_| OpusError::Packet)?;
+        let streams = match &mut self.streams {
+            Some(streams) => streams,
+            none => none.insert(Streams::new(
+                &self.head,
+                self.channel,
+                self.sample_rate_hz,
+                packet,
+            )?),
+        };
+        let n_channels = streams.n_channels();
+        let n_decoded = streams.decode(packet, n_frames, &mut self.interleaved)?;
         let skipped = self.skip_left.min(n_decoded);
         self.skip_left -= skipped;
         let end = n_decoded - self.trimmed_frames(n_decoded - skipped, trim_end);
         self.n_returned += (end - skipped) as u64;
-        let frames = self.interleaved[skipped * self.n_channels..end * self.n_channels]
-            .chunks_exact(self.n_channels);
+        let frames =
+            self.interleaved[skipped * n_channels..end * n_channels].chunks_exact(n_channels);
         let scale = 1.0 / 32_768.0;
         match self.channel {
             Some(channel) => mono.extend(frames.map(|frame| f32::from(frame[channel]) * scale)),
             None => {
-                let scale = scale / self.n_channels as f32;
+                let scale = scale / n_channels as f32;
                 mono.extend(frames.map(|frame| {
                     let sum: i32 = frame.iter().map(|&sample| i32::from(sample)).sum();
                     sum as f32 * scale
@@ -255,8 +301,8 @@ impl OpusDecoder {
 /// to be a whole number of samples.
 fn decoding_rate(pre_skip: u32, wanted_rate_hz: u32) -> u32 {
     let rate_hz = match wanted_rate_hz {
-        ..=8_000 => 16_000,
-        ..=16_000 => 24_000,
+        0..=8_000 => 16_000,
+        8_001..=16_000 => 24_000,
         _ => OPUS_RATE_HZ,
     };
     if pre_skip.is_multiple_of(OPUS_RATE_HZ / rate_hz) {
@@ -264,6 +310,13 @@ fn decoding_rate(pre_skip: u32, wanted_rate_hz: u32) -> u32 {
     } else {
         OPUS_RATE_HZ
     }
+}
+
+/// Whether a packet is of the CELT mode (RFC 6716, table 2).
+fn is_celt(packet: &[u8]) -> bool {
+    packet
+        .first()
+        .is_some_and(|configuration| configuration & 0x80 != 0)
 }
 
 /// Frames at 48 kHz in a packet, by its first two bytes (RFC 6716, section 3.1).
@@ -352,9 +405,9 @@ mod tests {
 
     #[test]
     fn the_trimmed_length_is_exact_at_the_wanted_rate() {
-        let head = OpusHead::parse(HEAD).expect("a sound header");
         for wanted_rate_hz in [8_000, 16_000, 44_100] {
-            let decoder = OpusDecoder::new(&head, None, wanted_rate_hz).expect("a decoder");
+            let head = OpusHead::parse(HEAD).expect("a sound header");
+            let decoder = OpusDecoder::new(head, None, wanted_rate_hz);
             let n_decoded = decoder.sample_rate_hz() as usize / 50;
             for trim_end in 0..=961 {
                 let n = n_decoded - decoder.trimmed_frames(n_decoded, trim_end);

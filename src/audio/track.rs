@@ -96,12 +96,8 @@ impl Track {
                 params.channels = Some(Channels::Discrete(head.n_channels as u16));
                 params.sample_rate = Some(OPUS_RATE_HZ);
                 check_channel(name, options.channel, head.n_channels)?;
-                let decoder = OpusDecoder::new(&head, options.channel, options.sample_rate_hz)
-                    .map_err(|source| AudioError::OpusStream {
-                        name: name.to_owned(),
-                        source: source.into(),
-                    })?;
                 let skipped_s = f64::from(head.pre_skip) / f64::from(OPUS_RATE_HZ);
+                let decoder = OpusDecoder::new(head, options.channel, options.sample_rate_hz);
                 let rate_hz = decoder.sample_rate_hz();
                 let trim = padding.map(|padding| Trim::padding(padding, rate_hz, skipped_s));
                 (

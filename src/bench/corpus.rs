@@ -2,7 +2,7 @@
 
 use crate::data::{Condition, Corpus, Transcript};
 use crate::decode::{DecodeError, Transcriber};
-use crate::text::{EditCounts, Language, edit_counts, normalise};
+use crate::text::{Language, count_characters, count_words, normalise};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -90,6 +90,8 @@ pub struct CorpusScores {
     pub seen: Group,
     /// Clips of speakers that are not, the same languages.
     pub unseen: Group,
+    /// Every clip, whatever its speaker and language.
+    pub all: Group,
     /// Every language.
     pub languages: Vec<LanguageScore>,
     /// Most frequent confusions: spoken, named, clips. Named is absent where no speech was found.
@@ -136,7 +138,9 @@ pub fn evaluate(
                 *confusions.entry((language, named)).or_default() += 1;
             }
             if let Transcript::Text(text) = &clip.transcript {
-                let (characters, words) = errors(&normalise(text, language), &normalise(&found.text, language));
+                let (reference, heard) = (normalise(text, language), normalise(&found.text, language));
+                let (characters, words) =
+                    (count_characters(&reference, &heard), count_words(&reference, &heard));
                 counts.character_errors = characters.errors();
                 counts.characters = characters.reference;
                 counts.word_errors = words.errors();
@@ -147,10 +151,10 @@ pub fn evaluate(
         progress(end);
         start = end;
     }
-    let group = |wanted: Condition| {
+    let group = |wanted: &dyn Fn(Language, Option<Condition>) -> bool| {
         let rows: Vec<&Counts> = table
             .iter()
-            .filter(|((language, condition), _)| *condition == Some(wanted) && counted(*language))
+            .filter(|((language, condition), _)| wanted(*language, *condition))
             .map(|(_, counts)| counts)
             .collect();
         grouped(&rows)
@@ -159,8 +163,9 @@ pub fn evaluate(
         confusions.into_iter().map(|((spoken, named), clips)| (spoken, named, clips)).collect();
     confusions.sort_by_key(|(_, _, clips)| std::cmp::Reverse(*clips));
     Ok(CorpusScores {
-        seen: group(Condition::Seen),
-        unseen: group(Condition::Unseen),
+        seen: group(&|language, condition| condition == Some(Condition::Seen) && counted(language)),
+        unseen: group(&|language, condition| condition == Some(Condition::Unseen) && counted(language)),
+        all: group(&|_, _| true),
         languages: table
             .into_iter()
             .map(|((language, condition), counts)| LanguageScore {
@@ -175,16 +180,6 @@ pub fn evaluate(
             .collect(),
         confusions,
     })
-}
-
-/// Character and word edits from `reference` to `hypothesis`.
-fn errors(reference: &str, hypothesis: &str) -> (EditCounts, EditCounts) {
-    let characters = |text: &str| text.chars().collect::<Vec<_>>();
-    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    (
-        edit_counts(&characters(reference), &characters(hypothesis)),
-        edit_counts(&words(reference), &words(hypothesis)),
-    )
 }
 
 fn grouped(rows: &[&Counts]) -> Group {

@@ -1,5 +1,7 @@
 //! `asr finetune`.
 
+use super::Talk;
+use super::failure::{AnyError, CliError};
 use crate::bench::{CorpusScores, evaluate};
 use crate::config::{ModelConfig, ModelFiles, Recipe};
 use crate::data::{Batches, Clip, Condition, Corpus, DevList, Transcript, read_manifest};
@@ -18,12 +20,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 /// Languages with at least this much training audio enter the summary scores, seconds.
 const COUNTED_S: f64 = 300.0;
 
+/// Train a recogniser from a recipe
+///
+/// Checkpoint, log (log.jsonl) and the finished model (model/) go into the recipe's output
+/// folder. Ctrl-C saves and stops; `--resume` goes on to the same result.
+///
+/// Example:
+///   asr finetune models/default.toml --set data.root=speech --set train.schedule.steps=2000
 #[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct FinetuneArgs {
     /// Recipe: model, data and training in one TOML file, e.g. `models/default.toml`
     recipe: PathBuf,
@@ -35,9 +43,17 @@ pub(super) struct FinetuneArgs {
     resume: bool,
 }
 
-pub(super) fn run(args: &FinetuneArgs) -> Result<ExitCode, AnyError> {
+pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let recipe = Recipe::read(&args.recipe, &args.set)?;
-    std::fs::create_dir_all(&recipe.output)?;
+    let output = &recipe.output;
+    if !args.resume && output.join("log.jsonl").exists() {
+        return Err(CliError::RunExists { folder: output.clone() }.into());
+    }
+    let write = |path: PathBuf| move |source| CliError::Write { path, source };
+    std::fs::create_dir_all(output).map_err(write(output.clone()))?;
+    // What exactly was run, overrides included, stays beside the result.
+    let resolved = output.join("recipe.toml");
+    std::fs::write(&resolved, toml::to_string_pretty(&recipe)?).map_err(write(resolved.clone()))?;
     let folder = args.recipe.parent().unwrap_or(Path::new("."));
     let (train, dev, dev_list) = read_clips(&recipe, folder)?;
     let vocabulary = build_vocabulary(&train, recipe.data.min_character_count)?;
@@ -45,13 +61,18 @@ pub(super) fn run(args: &FinetuneArgs) -> Result<ExitCode, AnyError> {
     let (train, report) = Corpus::load(train)?;
     let (dev, dev_report) = Corpus::load(dev)?;
     for (path, error) in report.unreadable.iter().chain(&dev_report.unreadable) {
-        eprintln!("left out `{}`: {error}", path.display());
+        talk.warn(format_args!("left out `{}`: {error}", path.display()));
     }
-    eprintln!("{} clips to train on, {} held out, read in {:.0?}", train.clips().len(), dev.clips().len(), start.elapsed());
+    talk.progress(format_args!(
+        "{} clips to train on, {} held out, read in {:.0?}",
+        train.clips().len(),
+        dev.clips().len(),
+        start.elapsed()
+    ));
     let config = RecogniserConfig { encoder: recipe.encoder.clone(), vocab_size: vocabulary.len() };
     let parameters = Parameters::default();
     let model = Recogniser::for_training(&config, &parameters, recipe.train.seed)?;
-    eprintln!("{} parameters, {} tokens", parameters.count(), vocabulary.len());
+    talk.progress(format_args!("{} parameters, {} tokens", parameters.count(), vocabulary.len()));
     let files = ModelFiles {
         config: ModelConfig::new(&recipe.name, recipe.features.clone(), recipe.feature_norm, recipe.encoder.clone()),
         vocabulary: vocabulary.clone(),
@@ -66,10 +87,10 @@ pub(super) fn run(args: &FinetuneArgs) -> Result<ExitCode, AnyError> {
         augmentation: &recipe.data.augmentation,
         seed: recipe.train.seed,
     };
-    let mut minutes: BTreeMap<Language, f64> = BTreeMap::new();
+    let mut seconds: BTreeMap<Language, f64> = BTreeMap::new();
     for (i, clip) in train.clips().iter().enumerate() {
         if let Some(language) = clip.language {
-            *minutes.entry(language).or_default() += train.duration_s(i);
+            *seconds.entry(language).or_default() += train.duration_s(i);
         }
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -84,7 +105,7 @@ pub(super) fn run(args: &FinetuneArgs) -> Result<ExitCode, AnyError> {
         folder: &recipe.output,
         stop: &stop,
     };
-    let mut console = Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &minutes };
+    let mut console = Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
     let finished = trainer.run(&mut console)?;
     files.write(&recipe.output.join("model"), StoredAs::F16)?;
     Ok(match finished {
@@ -122,11 +143,12 @@ struct Console<'a> {
     dev: &'a Corpus,
     dev_list: &'a DevList,
     seconds: &'a BTreeMap<Language, f64>,
+    talk: Talk,
 }
 
 impl Observe for Console<'_> {
     fn step(&mut self, report: &StepReport) {
-        eprintln!(
+        self.talk.progress(format_args!(
             "step {:6}  loss {:.4}  norm {:.3}  lr {:.2e}  {:.0} s audio/s  waiting {:.0} %  too short {}  not finite {}",
             report.step,
             report.loss,
@@ -136,7 +158,7 @@ impl Observe for Console<'_> {
             100.0 * report.waiting,
             report.infeasible,
             report.not_finite
-        );
+        ));
     }
 
     fn validate(&mut self, step: u64) -> Result<serde_json::Value, AnyError> {
@@ -144,13 +166,13 @@ impl Observe for Console<'_> {
         let scores = self.score(&transcriber)?;
         for (name, group) in [("seen", &scores.seen), ("unseen", &scores.unseen)] {
             let percent = |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.1} %", 100.0 * r));
-            eprintln!(
+            self.talk.progress(format_args!(
                 "step {step:6}  {name:6} speakers: CER {} (mean over languages {})  LID {} ({})",
                 percent(group.cer),
                 percent(group.macro_cer),
                 percent(group.lid_accuracy),
                 percent(group.macro_lid_accuracy)
-            );
+            ));
         }
         Ok(serde_json::json!({ "seen": scores.seen, "unseen": scores.unseen }))
     }

@@ -1,36 +1,120 @@
 //! The command line: the only layer that prints.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 all done,
+//! 1 something failed, 2 misuse, 130 interrupted.
 
+mod bench;
+mod doctor;
+mod failure;
 mod finetune;
+mod identify;
+mod input;
+mod model;
+mod output;
+mod recognise;
+mod score;
+mod transcribe;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use failure::AnyError;
 use std::process::ExitCode;
 
-/// Multilingual speech recognition and language identification.
+/// Speech to text and language identification for many languages, in one binary.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Start with:\n  asr transcribe recording.mp3          what is said, and in which language\n  asr transcribe folder/ -f jsonl       every file of a folder, one JSON object each\n  asr identify recording.ogg --top 3    only the language\n\n`asr COMMAND --help` says more about each command."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print results only: no progress, no warnings
+    #[arg(long, global = true)]
+    quiet: bool,
+    /// Say more about what is done
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train a recogniser from a recipe.
+    Transcribe(transcribe::TranscribeArgs),
+    Identify(identify::IdentifyArgs),
     Finetune(finetune::FinetuneArgs),
+    Score(score::ScoreArgs),
+    Bench(bench::BenchArgs),
+    Doctor(doctor::DoctorArgs),
+    /// Print a script that completes `asr` commands in a shell
+    ///
+    /// For bash: asr completions bash > ~/.local/share/bash-completion/completions/asr
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How much is said besides results.
+#[derive(Debug, Clone, Copy)]
+struct Talk {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Talk {
+    /// Something the user should know about a result.
+    fn warn(self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            eprintln!("warning: {text}");
+        }
+    }
+
+    /// What is being done.
+    fn note(self, text: impl std::fmt::Display) {
+        if self.verbose {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Steps of a long command.
+    fn progress(self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Finetune(args) => finetune::run(&args),
+    let talk = Talk { quiet: cli.quiet, verbose: cli.verbose };
+    let result = match &cli.command {
+        Command::Transcribe(args) => transcribe::run(args, talk),
+        Command::Identify(args) => identify::run(args, talk),
+        Command::Finetune(args) => finetune::run(args, talk),
+        Command::Score(args) => score::run(args),
+        Command::Bench(args) => bench::run(args, talk),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Completions { shell } => completions(*shell),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#?}");
-            ExitCode::from(1)
-        }
+    result.unwrap_or_else(|error| failure::report(error.as_ref()))
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<ExitCode, AnyError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "asr", &mut script);
+    output::write_stdout(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }

@@ -10,4 +10,4 @@ mod transcriber;
 pub use greedy::{Token, best_path};
 pub use language::{LanguageScores, score_languages};
 pub use segment::{Segment, Segmenter};
-pub use transcriber::{DecodeError, Language as ScoredLanguage, SegmentText, Transcriber, Transcription};
+pub use transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber, Transcription};

@@ -5,7 +5,7 @@ use super::language::{LanguageScores, score_languages};
 use crate::config::ModelFiles;
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
 use crate::model::{Pass, Recogniser, RecogniserConfig, Sequence};
-use crate::text::{Language as Code, Vocabulary};
+use crate::text::{Language, Vocabulary};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
 
@@ -32,9 +32,9 @@ pub enum DecodeError {
 
 /// A language with its probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Language {
+pub struct ScoredLanguage {
     /// The language.
-    pub code: Code,
+    pub code: Language,
     /// Its probability, 0 to 1, among the languages allowed.
     pub score: f64,
 }
@@ -47,14 +47,14 @@ pub struct SegmentText {
     /// Mean probability of the characters, 0 to 1; 0 without text.
     pub score: f64,
     /// Languages, most likely first; empty where nobody speaks.
-    pub languages: Vec<Language>,
+    pub languages: Vec<ScoredLanguage>,
 }
 
 /// What was understood of an input.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Transcription {
     /// Languages over all segments, most likely first; empty where nobody speaks.
-    pub languages: Vec<Language>,
+    pub languages: Vec<ScoredLanguage>,
     /// Segments with start and end in seconds.
     pub segments: Vec<(f64, f64, SegmentText)>,
 }
@@ -80,7 +80,7 @@ impl Transcription {
             for new in &segment.languages {
                 match self.languages.iter_mut().find(|l| l.code == new.code) {
                     Some(language) => language.score += weight * new.score,
-                    None => self.languages.push(Language { code: new.code, score: weight * new.score }),
+                    None => self.languages.push(ScoredLanguage { code: new.code, score: weight * new.score }),
                 }
             }
             self.languages.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -133,7 +133,7 @@ impl Transcriber {
     pub fn transcribe(
         &self,
         clips: &[&[f32]],
-        candidates: Option<&[Code]>,
+        candidates: Option<&[Language]>,
     ) -> Result<Vec<SegmentText>, DecodeError> {
         if let Some(asked) = candidates
             && !asked.iter().any(|&l| self.vocabulary.id_of_language(l).is_some())
@@ -166,7 +166,7 @@ impl Transcriber {
             .collect()
     }
 
-    fn read(&self, log_probs: &[f32], candidates: Option<&[Code]>) -> SegmentText {
+    fn read(&self, log_probs: &[f32], candidates: Option<&[Language]>) -> SegmentText {
         let LanguageScores { ranked, mass } = score_languages(log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
             return SegmentText { text: String::new(), score: 0.0, languages: Vec::new() };
@@ -181,7 +181,7 @@ impl Transcriber {
         SegmentText {
             score: if text.is_empty() { 0.0 } else { total / characters.len() as f64 },
             text,
-            languages: ranked.into_iter().map(|(code, score)| Language { code, score }).collect(),
+            languages: ranked.into_iter().map(|(code, score)| ScoredLanguage { code, score }).collect(),
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn languages_are_weighed_by_length_and_silence_has_no_say() {
-        let language = |code: &str, score| Language { code: code.parse().expect("a code"), score };
+        let language = |code: &str, score| ScoredLanguage { code: code.parse().expect("a code"), score };
         let said = |languages| SegmentText { text: "x".into(), score: 1.0, languages };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));

@@ -134,11 +134,7 @@ impl Framing {
 fn mirror(position: i64, n_samples: usize) -> usize {
     let n = n_samples as i64;
     let folded = position.rem_euclid(2 * n);
-    (if folded < n {
-        folded
-    } else {
-        2 * n - 1 - folded
-    }) as usize
+    (if folded < n { folded } else { 2 * n - 1 - folded }) as usize
 }
 
 /// Sum of `f(x)` over four blocks of eight lanes, then over the blocks, then over the lanes.
@@ -206,11 +202,7 @@ mod tests {
             Case(Edges::Centred, 5, 3),
         ];
         for Case(edges, n_samples, want) in cases {
-            assert_eq!(
-                framing(edges).n_frames(n_samples),
-                want,
-                "{edges:?} of {n_samples}"
-            );
+            assert_eq!(framing(edges).n_frames(n_samples), want, "{edges:?} of {n_samples}");
         }
     }
 
@@ -223,10 +215,7 @@ mod tests {
             frame
         };
         assert_eq!(take(Edges::Snip, &wave, 0), [1.0, 2.0, 3.0, 4.0]);
-        assert_eq!(
-            take(Edges::AtLeastOne, &[1.0, 2.0], 0),
-            [1.0, 2.0, 0.0, 0.0]
-        );
+        assert_eq!(take(Edges::AtLeastOne, &[1.0, 2.0], 0), [1.0, 2.0, 0.0, 0.0]);
         assert_eq!(take(Edges::AtLeastOne, &[], 0), [0.0; 4]);
         // centre of frame 0 is sample 1, so it starts at -1, which mirrors onto sample 0
         assert_eq!(take(Edges::Centred, &wave, 0), [1.0, 1.0, 2.0, 3.0]);
@@ -263,14 +252,8 @@ mod tests {
             (WindowShape::Rectangular, 1.0, 1.0),
         ] {
             let w = shape.coefficients(401);
-            assert!(
-                (w[0] - end).abs() < 1e-6 && (w[200] - middle).abs() < 1e-6,
-                "{shape:?}"
-            );
-            assert!(
-                (0..401).all(|n| (w[n] - w[400 - n]).abs() < 1e-6),
-                "{shape:?}"
-            );
+            assert!((w[0] - end).abs() < 1e-6 && (w[200] - middle).abs() < 1e-6, "{shape:?}");
+            assert!((0..401).all(|n| (w[n] - w[400 - n]).abs() < 1e-6), "{shape:?}");
         }
     }
 }

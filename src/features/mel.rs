@@ -75,19 +75,12 @@ impl MelBank {
         let step = (mel_of_hz(shape.high_hz) - low) / (shape.n_mels + 1) as f64;
         let edge = |index: usize| {
             let mel = low + step * index as f64;
-            if warp == 1.0 {
-                mel
-            } else {
-                mel_of_hz(warp_hz(hz_of_mel(mel), warp, nyquist_hz))
-            }
+            if warp == 1.0 { mel } else { mel_of_hz(warp_hz(hz_of_mel(mel), warp, nyquist_hz)) }
         };
         let bins: Vec<f64> = (0..shape.n_fft / 2)
             .map(|k| mel_of_hz(shape.sample_rate_hz * k as f64 / shape.n_fft as f64))
             .collect();
-        let mut bank = Self {
-            weights: Vec::new(),
-            filters: Vec::with_capacity(shape.n_mels),
-        };
+        let mut bank = Self { weights: Vec::new(), filters: Vec::with_capacity(shape.n_mels) };
         for m in 0..shape.n_mels {
             let (left, centre, right) = (edge(m), edge(m + 1), edge(m + 2));
             let first = bins.partition_point(|&mel| mel <= left);
@@ -118,13 +111,8 @@ impl MelBank {
 mod tests {
     use super::*;
 
-    const SHAPE: MelShape = MelShape {
-        n_mels: 23,
-        n_fft: 512,
-        sample_rate_hz: 16000.0,
-        low_hz: 20.0,
-        high_hz: 8000.0,
-    };
+    const SHAPE: MelShape =
+        MelShape { n_mels: 23, n_fft: 512, sample_rate_hz: 16000.0, low_hz: 20.0, high_hz: 8000.0 };
 
     #[test]
     fn mel_scale_by_hand() {
@@ -149,9 +137,8 @@ mod tests {
     fn warp_is_increasing_and_ends_at_nyquist() {
         for step in 0..N_WARPS {
             let warp = warp_at(step);
-            let values: Vec<f64> = (0..=80)
-                .map(|i| warp_hz(f64::from(i) * 100.0, warp, 8000.0))
-                .collect();
+            let values: Vec<f64> =
+                (0..=80).map(|i| warp_hz(f64::from(i) * 100.0, warp, 8000.0)).collect();
             assert!(values.windows(2).all(|w| w[0] < w[1]), "warp {warp}");
             assert!(values[0] == 0.0 && (values[80] - 8000.0).abs() < 1e-9);
         }
@@ -176,24 +163,14 @@ mod tests {
             impulse[bin] = 1.0;
             let mut energies = vec![0.0; 23];
             bank.apply(&impulse, &mut energies);
-            assert!(
-                (energies.iter().sum::<f32>() - 1.0).abs() < 1e-5,
-                "bin {bin}"
-            );
+            assert!((energies.iter().sum::<f32>() - 1.0).abs() < 1e-5, "bin {bin}");
             assert!(energies.iter().filter(|&&e| e > 0.0).count() <= 2);
         }
     }
 
     #[test]
     fn narrow_filters_without_a_bin_are_zero_not_a_panic() {
-        let bank = MelBank::new(
-            MelShape {
-                n_mels: 200,
-                n_fft: 64,
-                ..SHAPE
-            },
-            0.5,
-        );
+        let bank = MelBank::new(MelShape { n_mels: 200, n_fft: 64, ..SHAPE }, 0.5);
         let mut energies = vec![1.0; 200];
         bank.apply(&[1.0; 32], &mut energies);
         assert!(energies.iter().all(|e| e.is_finite()));

@@ -29,11 +29,7 @@ impl Default for MfccConfig {
             n_ceps: 13,
             cepstral_lifter: 22.0,
             deltas: true,
-            mel: LogMelConfig {
-                n_mels: 23,
-                edges: Edges::Snip,
-                ..LogMelConfig::default()
-            },
+            mel: LogMelConfig { n_mels: 23, edges: Edges::Snip, ..LogMelConfig::default() },
         }
     }
 }
@@ -45,13 +41,7 @@ impl MfccConfig {
     /// [`FeatureError::Setting`] for the first one out of range.
     pub fn validate(&self) -> Result<(), FeatureError> {
         self.mel.validate()?;
-        let fail = |field, found, expected| {
-            Err(FeatureError::Setting {
-                field,
-                found,
-                expected,
-            })
-        };
+        let fail = |field, found, expected| Err(FeatureError::Setting { field, found, expected });
         if self.n_ceps < 1 || self.n_ceps > self.mel.n_mels {
             return fail("n_ceps", self.n_ceps as f64, "1 to mel.n_mels");
         }
@@ -66,11 +56,7 @@ impl MfccConfig {
 
     /// Values per frame.
     pub fn n_bins(&self) -> usize {
-        if self.deltas {
-            3 * self.n_ceps
-        } else {
-            self.n_ceps
-        }
+        if self.deltas { 3 * self.n_ceps } else { self.n_ceps }
     }
 }
 
@@ -98,11 +84,7 @@ impl Mfcc {
                 (0..n_mels).map(move |j| (dct(i, j, n_mels) * lifter) as f32)
             })
             .collect();
-        Ok(Self {
-            config,
-            log_mel,
-            transform,
-        })
+        Ok(Self { config, log_mel, transform })
     }
 
     /// The settings this was planned for.
@@ -132,22 +114,14 @@ impl Mfcc {
         let mel = self.log_mel.compute(waveform);
         let (n_ceps, n_mels, n_bins) = (self.config.n_ceps, mel.n_bins, self.config.n_bins());
         let mut data = vec![0.0; mel.n_frames * n_bins];
-        for (row, mels) in data
-            .chunks_exact_mut(n_bins)
-            .zip(mel.data.chunks_exact(n_mels))
-        {
-            for (cepstrum, basis) in row[..n_ceps]
-                .iter_mut()
-                .zip(self.transform.chunks_exact(n_mels))
+        for (row, mels) in data.chunks_exact_mut(n_bins).zip(mel.data.chunks_exact(n_mels)) {
+            for (cepstrum, basis) in
+                row[..n_ceps].iter_mut().zip(self.transform.chunks_exact(n_mels))
             {
                 *cepstrum = basis.iter().zip(mels).map(|(a, b)| a * b).sum();
             }
         }
-        let mut features = Features {
-            data,
-            n_frames: mel.n_frames,
-            n_bins,
-        };
+        let mut features = Features { data, n_frames: mel.n_frames, n_bins };
         if self.config.deltas {
             write_deltas(&mut features, 0, n_ceps, n_ceps);
             write_deltas(&mut features, n_ceps, 2 * n_ceps, n_ceps);
@@ -166,9 +140,8 @@ fn write_deltas(features: &mut Features, from: usize, to: usize, width: usize) {
     for t in 0..features.n_frames {
         for bin in 0..width {
             let at = |frame: usize| features.data[frame.min(last) * features.n_bins + from + bin];
-            let slope: f32 = (1..=DELTA_REACH)
-                .map(|k| k as f32 * (at(t + k) - at(t.saturating_sub(k))))
-                .sum();
+            let slope: f32 =
+                (1..=DELTA_REACH).map(|k| k as f32 * (at(t + k) - at(t.saturating_sub(k)))).sum();
             features.data[t * features.n_bins + to + bin] = slope / norm;
         }
     }
@@ -176,11 +149,7 @@ fn write_deltas(features: &mut Features, from: usize, to: usize, width: usize) {
 
 /// Element `(i, j)` of the orthonormal DCT-II over `n` points.
 fn dct(i: usize, j: usize, n: usize) -> f64 {
-    let scale = if i == 0 {
-        1.0 / n as f64
-    } else {
-        2.0 / n as f64
-    };
+    let scale = if i == 0 { 1.0 / n as f64 } else { 2.0 / n as f64 };
     scale.sqrt() * (std::f64::consts::PI / n as f64 * (j as f64 + 0.5) * i as f64).cos()
 }
 
@@ -216,26 +185,14 @@ mod tests {
     #[test]
     fn deltas_by_hand() {
         // squares 0 1 4 9 16; at t = 2: (9 - 1 + 2 (16 - 0)) / 10 = 4; at t = 0: (1 - 0 + 2 (4 - 0)) / 10
-        let mut features = Features {
-            data: vec![0.0; 10],
-            n_frames: 5,
-            n_bins: 2,
-        };
+        let mut features = Features { data: vec![0.0; 10], n_frames: 5, n_bins: 2 };
         for t in 0..5 {
             features.data[2 * t] = (t * t) as f32;
         }
         write_deltas(&mut features, 0, 1, 1);
         let deltas: Vec<f32> = (0..5).map(|t| features.data[2 * t + 1]).collect();
         assert_eq!(deltas, [0.9, 2.2, 4.0, 4.2, 3.1]);
-        write_deltas(
-            &mut Features {
-                n_bins: 2,
-                ..Features::default()
-            },
-            0,
-            1,
-            1,
-        );
+        write_deltas(&mut Features { n_bins: 2, ..Features::default() }, 0, 1, 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod frames;
 mod log_mel;
+mod log_mel_config;
 mod mel;
 mod mfcc;
 mod normalise;
@@ -17,7 +18,8 @@ mod reference;
 mod stft;
 
 pub use frames::{Edges, WindowShape};
-pub use log_mel::{LogMel, LogMelConfig, SpectrumKind};
+pub use log_mel::LogMel;
+pub use log_mel_config::{LogMelConfig, SpectrumKind};
 pub use mel::{MAX_WARP, MIN_WARP};
 pub use mfcc::{Mfcc, MfccConfig};
 pub use normalise::{
@@ -64,7 +66,6 @@ impl Features {
         if index >= self.n_frames {
             return None;
         }
-        self.data
-            .get(index * self.n_bins..(index + 1) * self.n_bins)
+        self.data.get(index * self.n_bins..(index + 1) * self.n_bins)
     }
 }

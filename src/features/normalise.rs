@@ -27,11 +27,7 @@ const FEATURE_EPSILON: f64 = 1e-5;
 pub fn zero_mean_unit_variance(waveform: &mut [f32], epsilon: f64) {
     let n = waveform.len() as f64;
     let mean = waveform.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let variance = waveform
-        .iter()
-        .map(|&x| (f64::from(x) - mean).powi(2))
-        .sum::<f64>()
-        / n;
+    let variance = waveform.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
     let scale = inverse_deviation(variance, epsilon);
     for x in waveform {
         *x = ((f64::from(*x) - mean) * scale) as f32;
@@ -76,9 +72,7 @@ pub fn normalise_utterance(features: &mut Features, norm: FeatureNorm) {
                 *s += (f64::from(x) - m).powi(2);
             }
         }
-        scale
-            .iter_mut()
-            .for_each(|s| *s = inverse_deviation(*s / n, FEATURE_EPSILON));
+        scale.iter_mut().for_each(|s| *s = inverse_deviation(*s / n, FEATURE_EPSILON));
     }
     for row in features.data.chunks_exact_mut(n_bins) {
         for ((x, m), s) in row.iter_mut().zip(&mean).zip(&scale) {
@@ -90,11 +84,7 @@ pub fn normalise_utterance(features: &mut Features, norm: FeatureNorm) {
 /// `1 / sqrt(variance + epsilon)`, and 0 where that has no finite value (no variance and no offset).
 fn inverse_deviation(variance: f64, epsilon: f64) -> f64 {
     let deviation = (variance + epsilon).sqrt();
-    if deviation > 0.0 {
-        1.0 / deviation
-    } else {
-        0.0
-    }
+    if deviation > 0.0 { 1.0 / deviation } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -114,11 +104,7 @@ mod tests {
 
     #[test]
     fn features_by_hand() {
-        let start = Features {
-            data: vec![1.0, 5.0, 3.0, 5.0],
-            n_frames: 2,
-            n_bins: 2,
-        };
+        let start = Features { data: vec![1.0, 5.0, 3.0, 5.0], n_frames: 2, n_bins: 2 };
         let run = |norm| {
             let mut features = start.clone();
             normalise_utterance(&mut features, norm);
@@ -132,11 +118,7 @@ mod tests {
 
     #[test]
     fn one_frame_and_no_frame() {
-        let mut one = Features {
-            data: vec![4.0, -2.0],
-            n_frames: 1,
-            n_bins: 2,
-        };
+        let mut one = Features { data: vec![4.0, -2.0], n_frames: 1, n_bins: 2 };
         normalise_utterance(&mut one, FeatureNorm::MeanAndVariance);
         assert_eq!(one.data, [0.0, 0.0]);
         let mut none = Features::default();

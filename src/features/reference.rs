@@ -1,8 +1,8 @@
 //! The log-mel of one waveform written out in f64 with a plain DFT: the oracle for the fast path.
 
-use super::log_mel::{LOG_FLOOR, SpectrumKind};
+use super::log_mel::LOG_FLOOR;
 use super::mel::{mel_of_hz, warp_hz};
-use super::{Edges, LogMelConfig, WindowShape};
+use super::{Edges, LogMelConfig, SpectrumKind, WindowShape};
 
 /// Rows of log-mel values; only whole windows (`Edges::Snip`), no energy.
 pub(super) fn log_mel(config: &LogMelConfig, waveform: &[f32], warp: f64) -> Vec<Vec<f64>> {
@@ -17,11 +17,7 @@ pub(super) fn log_mel(config: &LogMelConfig, waveform: &[f32], warp: f64) -> Vec
             .iter()
             .map(|&x| f64::from(x) * f64::from(config.sample_scale))
             .collect();
-        let mean = if config.remove_dc {
-            raw.iter().sum::<f64>() / window as f64
-        } else {
-            0.0
-        };
+        let mean = if config.remove_dc { raw.iter().sum::<f64>() / window as f64 } else { 0.0 };
         let frame: Vec<f64> = (0..window)
             .map(|n| {
                 let previous = raw[n.max(1) - 1] - mean;
@@ -38,11 +34,7 @@ pub(super) fn log_mel(config: &LogMelConfig, waveform: &[f32], warp: f64) -> Vec
                     im -= x * angle.sin();
                 }
                 let power = re * re + im * im;
-                if config.spectrum == SpectrumKind::Power {
-                    power
-                } else {
-                    power.sqrt()
-                }
+                if config.spectrum == SpectrumKind::Power { power } else { power.sqrt() }
             })
             .collect();
         let low = mel_of_hz(config.low_hz);

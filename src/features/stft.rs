@@ -15,9 +15,7 @@ pub(super) struct SpectrumPlan {
 
 impl std::fmt::Debug for SpectrumPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SpectrumPlan")
-            .field("n_fft", &self.transform.len())
-            .finish()
+        f.debug_struct("SpectrumPlan").field("n_fft", &self.transform.len()).finish()
     }
 }
 
@@ -32,9 +30,7 @@ pub(super) struct SpectrumScratch {
 impl SpectrumPlan {
     /// Plans transforms of `n_fft` samples, an even number.
     pub(super) fn new(n_fft: usize) -> Self {
-        Self {
-            transform: RealFftPlanner::<f64>::new().plan_fft_forward(n_fft),
-        }
+        Self { transform: RealFftPlanner::<f64>::new().plan_fft_forward(n_fft) }
     }
 
     /// Memory for one caller.

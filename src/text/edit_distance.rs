@@ -58,18 +58,9 @@ impl std::iter::Sum for EditCounts {
 /// assert_eq!((counts.substitutions, counts.insertions, counts.deletions), (2, 1, 0));
 /// ```
 pub fn edit_counts<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> EditCounts {
-    let start = reference
-        .iter()
-        .zip(hypothesis)
-        .take_while(|(r, h)| r == h)
-        .count();
+    let start = reference.iter().zip(hypothesis).take_while(|(r, h)| r == h).count();
     let (r, h) = (&reference[start..], &hypothesis[start..]);
-    let end = r
-        .iter()
-        .rev()
-        .zip(h.iter().rev())
-        .take_while(|(r, h)| r == h)
-        .count();
+    let end = r.iter().rev().zip(h.iter().rev()).take_while(|(r, h)| r == h).count();
     let (r, h) = (&r[..r.len() - end], &h[..h.len() - end]);
     let (long, short) = if r.len() >= h.len() { (r, h) } else { (h, r) };
     let (distance, substitutions) = align(long, short);
@@ -82,12 +73,7 @@ pub fn edit_counts<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> EditCount
     } else {
         (missing_in_long, missing_in_short)
     };
-    EditCounts {
-        substitutions,
-        insertions,
-        deletions,
-        reference: reference.len(),
-    }
+    EditCounts { substitutions, insertions, deletions, reference: reference.len() }
 }
 
 /// The edit distance and the largest number of substitutions among the alignments that reach it.
@@ -142,17 +128,9 @@ mod tests {
             Case("aXbc", "abcY", [0, 1, 1]),
         ];
         for Case(reference, hypothesis, [substitutions, insertions, deletions]) in cases {
-            let want = EditCounts {
-                substitutions,
-                insertions,
-                deletions,
-                reference: reference.len(),
-            };
-            assert_eq!(
-                counts(reference, hypothesis),
-                want,
-                "{reference} {hypothesis}"
-            );
+            let want =
+                EditCounts { substitutions, insertions, deletions, reference: reference.len() };
+            assert_eq!(counts(reference, hypothesis), want, "{reference} {hypothesis}");
         }
     }
 
@@ -161,10 +139,7 @@ mod tests {
         assert_eq!(counts("ab", "xyz").rate(), Some(1.5));
         assert_eq!(counts("", "xyz").rate(), None);
         let total: EditCounts = [counts("ab", "xb"), counts("cd", "cde")].into_iter().sum();
-        assert_eq!(
-            (total.errors(), total.reference, total.rate()),
-            (2, 4, Some(0.5))
-        );
+        assert_eq!((total.errors(), total.reference, total.rate()), (2, 4, Some(0.5)));
     }
 
     /// The definition, by recursion over the first tokens.
@@ -173,9 +148,7 @@ mod tests {
             (rest, []) | ([], rest) => rest.len(),
             ([x, a_rest @ ..], [y, b_rest @ ..]) => {
                 let straight = plain_distance(a_rest, b_rest) + usize::from(x != y);
-                straight
-                    .min(plain_distance(a_rest, b) + 1)
-                    .min(plain_distance(a, b_rest) + 1)
+                straight.min(plain_distance(a_rest, b) + 1).min(plain_distance(a, b_rest) + 1)
             }
         }
     }

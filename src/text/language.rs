@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::{TextError, shortened};
+use super::{TextError, edit_counts, shortened};
 
 /// Known languages: code, two-letter and bibliographic aliases, English name; sorted by code.
 const TABLE: &str = include_str!("languages.tsv");
@@ -53,20 +53,19 @@ impl Language {
 
     /// The English name, where the code is in our list.
     pub fn name(&self) -> Option<&'static str> {
-        let index = KNOWN
-            .rows
-            .binary_search_by_key(self, |row| row.language)
-            .ok()?;
+        let index = KNOWN.rows.binary_search_by_key(self, |row| row.language).ok()?;
         Some(KNOWN.rows[index].name)
+    }
+
+    /// The language that `given` stands for in any accepted form; as parsing, without the search for similar names.
+    pub fn lookup(given: &str) -> Option<Self> {
+        parse(given)
     }
 
     /// The language whose code is exactly `code`: three lowercase ASCII letters, no aliases.
     pub(super) fn from_code(code: &str) -> Option<Self> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
-        bytes
-            .iter()
-            .all(u8::is_ascii_lowercase)
-            .then_some(Self(bytes))
+        bytes.iter().all(u8::is_ascii_lowercase).then_some(Self(bytes))
     }
 }
 
@@ -122,11 +121,7 @@ struct Known {
 }
 
 static KNOWN: LazyLock<Known> = LazyLock::new(|| {
-    let mut known = Known {
-        rows: Vec::new(),
-        aliases: HashMap::new(),
-        names: HashMap::new(),
-    };
+    let mut known = Known { rows: Vec::new(), aliases: HashMap::new(), names: HashMap::new() };
     for line in TABLE.lines() {
         let mut fields = line.split('\t');
         let (Some(code), Some(aliases), Some(name)) = (fields.next(), fields.next(), fields.next())
@@ -137,9 +132,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
             continue;
         };
         known.rows.push(Row { language, name });
-        known
-            .aliases
-            .extend(aliases.split_whitespace().map(|alias| (alias, language)));
+        known.aliases.extend(aliases.split_whitespace().map(|alias| (alias, language)));
         known.names.insert(name.to_lowercase(), language);
     }
     known
@@ -147,10 +140,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
 
 fn parse(given: &str) -> Option<Language> {
     let given = given.trim();
-    let given = given
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(given);
+    let given = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given);
     // A bound before lowercasing: every accepted form is far shorter.
     if given.len() > 4 * 64 {
         return None;
@@ -183,21 +173,22 @@ fn parse(given: &str) -> Option<Language> {
         .or_else(|| Language::from_code(primary))
 }
 
-/// Known languages whose code or name is within a third of its length of `given`, closest first.
+/// Known languages whose name is within a third of its length of `given`, closest first.
 fn similar(given: &str) -> Vec<Language> {
-    let lower: Vec<char> = given
-        .trim()
-        .to_lowercase()
-        .chars()
-        .take(MAX_SEARCHED_CHARS)
-        .collect();
+    let lower: Vec<char> = given.trim().to_lowercase().chars().take(MAX_SEARCHED_CHARS).collect();
     let mut found: Vec<(usize, Language)> = KNOWN
-        .rows
+        .names
         .iter()
-        .filter_map(|row| {
-            let name: Vec<char> = row.name.to_lowercase().chars().collect();
-            let distance = super::edit_distance::edit_counts(&name, &lower).errors();
-            (distance <= name.len().max(lower.len()) / 3).then_some((distance, row.language))
+        .filter_map(|(name, &language)| {
+            let length = name.chars().count();
+            let reach = length.max(lower.len()) / 3;
+            // The distance is at least the difference in length: most names need no more than that.
+            if length.abs_diff(lower.len()) > reach {
+                return None;
+            }
+            let name: Vec<char> = name.chars().collect();
+            let distance = edit_counts(&name, &lower).errors();
+            (distance <= reach).then_some((distance, language))
         })
         .collect();
     found.sort();
@@ -226,11 +217,7 @@ mod tests {
         assert_eq!(KNOWN.rows.len(), TABLE.lines().count());
         assert_eq!(KNOWN.names.len(), KNOWN.rows.len(), "names are unique");
         assert_eq!(
-            KNOWN
-                .aliases
-                .keys()
-                .filter(|alias| alias.len() == 2)
-                .count(),
+            KNOWN.aliases.keys().filter(|alias| alias.len() == 2).count(),
             184,
             "all of ISO 639-1"
         );
@@ -273,52 +260,28 @@ mod tests {
             Case("qqq", "qqq"),
         ];
         for Case(given, want) in cases {
-            assert_eq!(
-                given.parse::<Language>().expect(given).code(),
-                want,
-                "{given}"
-            );
+            assert_eq!(given.parse::<Language>().expect(given).code(), want, "{given}");
         }
         assert_eq!("qqq".parse::<Language>().expect("well-formed").name(), None);
     }
 
     #[test]
     fn refused_forms_name_their_neighbours() {
-        for bad in [
-            "",
-            " ",
-            "xx",
-            "e",
-            "engl",
-            "en--us",
-            "-",
-            "[]",
-            "en us",
-            "中文",
-            "e\u{301}ng",
-            "123",
-        ] {
+        for bad in
+            ["", " ", "xx", "e", "engl", "en--us", "-", "[]", "en us", "中文", "e\u{301}ng", "123"]
+        {
             assert!(bad.parse::<Language>().is_err(), "{bad}");
         }
         let error = "swahilli".parse::<Language>().expect_err("misspelt");
-        assert_eq!(
-            error.to_string(),
-            "unknown language `swahilli`, did you mean `swa` (Swahili)"
-        );
-        let long = "x"
-            .repeat(1 << 20)
-            .parse::<Language>()
-            .expect_err("too long");
+        assert_eq!(error.to_string(), "unknown language `swahilli`, did you mean `swa` (Swahili)");
+        let long = "x".repeat(1 << 20).parse::<Language>().expect_err("too long");
         assert!(long.to_string().len() < 200);
     }
 
     #[test]
     fn serde_uses_the_code() {
         let language: Language = serde_json::from_str("\"sw-KE\"").expect("valid");
-        assert_eq!(
-            serde_json::to_string(&language).expect("serialisable"),
-            "\"swa\""
-        );
+        assert_eq!(serde_json::to_string(&language).expect("serialisable"), "\"swa\"");
         assert!(serde_json::from_str::<Language>("\"nonsense\"").is_err());
     }
 

@@ -70,21 +70,16 @@ impl Tally {
 ///
 /// References hold exactly one tag each (joint recognition and identification), or none at all (recognition alone).
 pub(super) fn score(pairs: &[Pair]) -> Result<MlSuperbReport, ScoreError> {
-    let with_tags = pairs
-        .iter()
-        .any(|pair| first_tag(&pair.reference).is_some());
+    let with_tags = pairs.iter().any(|pair| first_tag(&pair.reference).is_some());
     let mut groups = [Tally::default(), Tally::default()];
     let mut by_language: BTreeMap<String, Tally> = BTreeMap::new();
     for pair in pairs {
-        let language = language_of_id(&pair.id).ok_or_else(|| ScoreError::UtteranceId {
-            id: shortened(&pair.id),
-        })?;
+        let language = language_of_id(&pair.id)
+            .ok_or_else(|| ScoreError::UtteranceId { id: shortened(&pair.id) })?;
         let (reference_tags, reference) = untagged(&pair.reference);
         let (_, hypothesis) = untagged(&pair.hypothesis);
         if with_tags && reference_tags != 1 {
-            return Err(ScoreError::ReferenceTag {
-                id: shortened(&pair.id),
-            });
+            return Err(ScoreError::ReferenceTag { id: shortened(&pair.id) });
         }
         let characters = edit_counts(&reference, &hypothesis);
         let correct = with_tags && first_tag(&pair.hypothesis) == first_tag(&pair.reference);
@@ -104,28 +99,18 @@ pub(super) fn score(pairs: &[Pair]) -> Result<MlSuperbReport, ScoreError> {
         .into_iter()
         .map(|(language, tally)| (language, tally.group(with_tags)))
         .collect();
-    Ok(MlSuperbReport {
-        trained,
-        reserved,
-        per_language,
-    })
+    Ok(MlSuperbReport { trained, reserved, per_language })
 }
 
 /// The second-to-last part of an id such as `cv_eng_000001`; `cv_org_jpn_000001` counts as `jpn`.
 fn language_of_id(id: &str) -> Option<&str> {
-    id.rsplit('_')
-        .nth(1)
-        .filter(|language| !language.is_empty())
+    id.rsplit('_').nth(1).filter(|language| !language.is_empty())
 }
 
 /// Length in bytes of a tag at the start of `text`: `[eng]`, or `[org_jpn]` where `parts` is 2.
 fn tag_length(text: &str, parts: usize) -> Option<usize> {
     let length = 4 * parts + 1;
-    let inner = text
-        .as_bytes()
-        .get(..length)?
-        .strip_prefix(b"[")?
-        .strip_suffix(b"]")?;
+    let inner = text.as_bytes().get(..length)?.strip_prefix(b"[")?.strip_suffix(b"]")?;
     let well_formed = inner
         .split(|&b| b == b'_')
         .all(|part| part.len() == 3 && part.iter().all(u8::is_ascii_lowercase));
@@ -166,14 +151,8 @@ fn untagged(body: &str) -> (usize, Vec<char>) {
 /// assert_eq!(asr::text::normalise_ml_superb("it's [laughter] fine", true), "ITS  FINE");
 /// ```
 pub fn normalise_ml_superb(text: &str, multilingual: bool) -> String {
-    let without_span = if multilingual {
-        remove_bracketed(text)
-    } else {
-        text.to_owned()
-    };
-    without_span
-        .replace(|c: char| c.is_ascii_punctuation(), "")
-        .to_uppercase()
+    let without_span = if multilingual { remove_bracketed(text) } else { text.to_owned() };
+    without_span.replace(|c: char| c.is_ascii_punctuation(), "").to_uppercase()
 }
 
 /// Deletes every match of the expression `\[[^()]*\]`, greedy, left to right.
@@ -213,20 +192,11 @@ mod tests {
         );
         let trained = report.trained.expect("eng and jpn");
         // " ab c" is 5 tokens, all there; " x" is 2, both missing
-        assert_eq!(
-            (trained.utterances, trained.reference_tokens, trained.errors),
-            (2, 7, 2)
-        );
+        assert_eq!((trained.utterances, trained.reference_tokens, trained.errors), (2, 7, 2));
         assert_eq!((trained.lid_correct, trained.lid_accuracy), (1, Some(0.5)));
         let reserved = report.reserved.expect("dan");
-        assert_eq!(
-            (reserved.cer, reserved.lid_accuracy),
-            (Some(1.0 / 3.0), Some(1.0))
-        );
-        assert_eq!(
-            report.per_language.keys().collect::<Vec<_>>(),
-            ["dan", "eng", "jpn"]
-        );
+        assert_eq!((reserved.cer, reserved.lid_accuracy), (Some(1.0 / 3.0), Some(1.0)));
+        assert_eq!(report.per_language.keys().collect::<Vec<_>>(), ["dan", "eng", "jpn"]);
     }
 
     #[test]
@@ -243,27 +213,18 @@ mod tests {
             score(&pair(reference, hypothesis).expect("pairs")).is_err()
         };
         assert!(fails("cv_eng_1 [eng] [deu] a", "cv_eng_1 a"));
-        assert!(fails(
-            "cv_eng_1 [eng] a\ncv_eng_2 b",
-            "cv_eng_1 a\ncv_eng_2 b"
-        ));
+        assert!(fails("cv_eng_1 [eng] a\ncv_eng_2 b", "cv_eng_1 a\ncv_eng_2 b"));
         assert!(fails("eng [eng] a", "eng a"));
         assert!(fails("_1 [eng] a", "_1 a"));
     }
 
     #[test]
     fn tags_by_hand() {
-        assert_eq!(
-            first_tag("x [org_jpn] [ab] [ABC] [eng] [deu]"),
-            Some("[eng]")
-        );
+        assert_eq!(first_tag("x [org_jpn] [ab] [ABC] [eng] [deu]"), Some("[eng]"));
         assert_eq!(first_tag("x[org_jpn"), None);
         assert_eq!(first_tag("é[org_jpn]é"), Some("[org_jpn]"));
         assert_eq!(first_tag("[en🙂]"), None);
-        assert_eq!(
-            untagged(" [eng]a [x]  é[org_jpn] "),
-            (2, " a [x]  é ".chars().collect())
-        );
+        assert_eq!(untagged(" [eng]a [x]  é[org_jpn] "), (2, " a [x]  é ".chars().collect()));
     }
 
     #[test]

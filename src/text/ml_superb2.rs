@@ -63,14 +63,10 @@ pub(super) fn score(pairs: &[Pair], variant: Variant) -> Result<MlSuperb2Report,
     let mut by_language: BTreeMap<String, Tally> = BTreeMap::new();
     let mut skipped = Vec::new();
     for pair in pairs {
-        let language =
-            reference_language(&pair.reference).ok_or_else(|| ScoreError::ReferenceTag {
-                id: shortened(&pair.id),
-            })?;
+        let language = reference_language(&pair.reference)
+            .ok_or_else(|| ScoreError::ReferenceTag { id: shortened(&pair.id) })?;
         if variant == Variant::Recipe && pair.hypothesis.is_empty() {
-            return Err(ScoreError::EmptyHypothesis {
-                id: shortened(&pair.id),
-            });
+            return Err(ScoreError::EmptyHypothesis { id: shortened(&pair.id) });
         }
         let (_, reference) = split_body(&pair.reference, variant);
         let (predicted, hypothesis) = split_body(&pair.hypothesis, variant);
@@ -124,11 +120,7 @@ fn report(
     Ok(MlSuperb2Report {
         variant,
         cer,
-        lid_accuracy: per_language
-            .values()
-            .map(|scores| scores.lid_accuracy)
-            .sum::<f64>()
-            / n,
+        lid_accuracy: per_language.values().map(|scores| scores.lid_accuracy).sum::<f64>() / n,
         std_cer: (rates.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
         worst15_cer: rates.iter().take(WORST).sum::<f64>() / WORST as f64,
         utterances,
@@ -151,14 +143,9 @@ fn reference_language(body: &str) -> Option<&str> {
 fn split_body(body: &str, variant: Variant) -> (&str, &str) {
     match variant {
         Variant::Recipe => {
-            let end = body
-                .char_indices()
-                .nth(TAG_CHARS)
-                .map_or(body.len(), |(at, _)| at);
+            let end = body.char_indices().nth(TAG_CHARS).map_or(body.len(), |(at, _)| at);
             let (tag, text) = body.split_at(end);
-            let code = tag
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'));
+            let code = tag.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
             (code.unwrap_or_default(), strip(text))
         }
         Variant::Server => {
@@ -212,10 +199,7 @@ mod tests {
         )
         .expect("valid");
         // a is right; b has three insertions in two characters; c is skipped
-        assert_eq!(
-            (report.cer, report.lid_accuracy, report.std_cer),
-            (0.75, 0.5, None)
-        );
+        assert_eq!((report.cer, report.lid_accuracy, report.std_cer), (0.75, 0.5, None));
         assert_eq!((report.worst15_cer, report.utterances), (0.75 / 15.0, 2));
         assert_eq!(
             (report.skipped, report.languages_without_text.len()),
@@ -240,24 +224,15 @@ mod tests {
 
     #[test]
     fn the_recipe_takes_five_characters_whatever_they_are() {
-        let report = scored(
-            "a [eng] no\nb [cmn] 好 的",
-            "a é🙂abcno\nb [cmn]好的",
-            Variant::Recipe,
-        )
-        .expect("valid");
+        let report =
+            scored("a [eng] no\nb [cmn] 好 的", "a é🙂abcno\nb [cmn]好的", Variant::Recipe)
+                .expect("valid");
         assert_eq!(
-            (
-                report.per_language["eng"].cer,
-                report.per_language["eng"].lid_accuracy
-            ),
+            (report.per_language["eng"].cer, report.per_language["eng"].lid_accuracy),
             (0.0, 0.0)
         );
         assert_eq!(
-            (
-                report.per_language["cmn"].cer,
-                report.per_language["cmn"].lid_accuracy
-            ),
+            (report.per_language["cmn"].cer, report.per_language["cmn"].lid_accuracy),
             (0.0, 1.0)
         );
     }
@@ -276,12 +251,8 @@ mod tests {
             scored("a [eng] !", "a [eng] x", Variant::Recipe),
             Err(ScoreError::NothingToScore)
         ));
-        let report = scored(
-            "a [eng] !\nb [deu] ja",
-            "a [eng] x\nb [deu] ja",
-            Variant::Recipe,
-        )
-        .expect("valid");
+        let report = scored("a [eng] !\nb [deu] ja", "a [eng] x\nb [deu] ja", Variant::Recipe)
+            .expect("valid");
         assert_eq!(report.languages_without_text, ["eng"]);
         assert_eq!(report.per_language.len(), 1);
     }

@@ -14,6 +14,7 @@ mod script;
 mod superb;
 mod transcripts;
 mod vocabulary;
+mod vocabulary_file;
 
 pub use edit_distance::{EditCounts, edit_counts};
 pub use language::{Language, languages};
@@ -26,9 +27,8 @@ pub use score::{
 };
 pub use superb::{SuperbResults, superb_score};
 pub use transcripts::{MAX_UTTERANCE_CHARS, NamedIds, Side};
-pub use vocabulary::{
-    BLANK_TOKEN, Encoding, MAX_TOKENS, MAX_VOCABULARY_BYTES, SPACE_TOKEN, Vocabulary,
-};
+pub use vocabulary::{BLANK_TOKEN, Encoding, MAX_TOKENS, SPACE_TOKEN, Vocabulary};
+pub use vocabulary_file::MAX_VOCABULARY_BYTES;
 
 use std::path::PathBuf;
 

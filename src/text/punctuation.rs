@@ -50,9 +50,7 @@ const PUNCTUATION: [(u32, u32); 191] = [
 pub(super) fn is_punctuation(c: char) -> bool {
     let code = u32::from(c);
     let after = PUNCTUATION.partition_point(|&(first, _)| first <= code);
-    after
-        .checked_sub(1)
-        .is_some_and(|index| code <= PUNCTUATION[index].1)
+    after.checked_sub(1).is_some_and(|index| code <= PUNCTUATION[index].1)
 }
 
 #[cfg(test)]
@@ -63,10 +61,7 @@ mod tests {
     fn the_table_is_sorted_and_has_every_punctuation_character() {
         assert!(PUNCTUATION.windows(2).all(|pair| pair[0].1 < pair[1].0));
         assert!(PUNCTUATION.iter().all(|&(first, last)| first <= last));
-        assert_eq!(
-            ('\0'..=char::MAX).filter(|&c| is_punctuation(c)).count(),
-            842
-        );
+        assert_eq!(('\0'..=char::MAX).filter(|&c| is_punctuation(c)).count(), 842);
     }
 
     #[test]

@@ -43,9 +43,7 @@ impl FromStr for Scheme {
             "plain" => Ok(Self::Plain),
             "ml-superb" => Ok(Self::MlSuperb),
             "ml-superb2" => Ok(Self::MlSuperb2),
-            _ => Err(ScoreError::Scheme {
-                given: shortened(given),
-            }),
+            _ => Err(ScoreError::Scheme { given: shortened(given) }),
         }
     }
 }
@@ -57,9 +55,7 @@ impl FromStr for Variant {
         match given {
             "recipe" => Ok(Self::Recipe),
             "server" => Ok(Self::Server),
-            _ => Err(ScoreError::Variant {
-                given: shortened(given),
-            }),
+            _ => Err(ScoreError::Variant { given: shortened(given) }),
         }
     }
 }
@@ -314,8 +310,8 @@ pub fn count_words(reference: &str, hypothesis: &str) -> EditCounts {
 /// A leading `[lang]` and the rest; anything else in brackets is text.
 fn split_language(body: &str) -> (Option<Language>, &str) {
     let tagged = body.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-    match tagged.map(|(tag, rest)| (tag.parse::<Language>(), rest)) {
-        Some((Ok(language), rest)) => (Some(language), rest),
+    match tagged.map(|(tag, rest)| (Language::lookup(tag), rest)) {
+        Some((Some(language), rest)) => (Some(language), rest),
         _ => (None, body),
     }
 }
@@ -354,11 +350,7 @@ mod tests {
         assert_eq!(report.lid_accuracy, Some(1.0 / 3.0));
         assert_eq!(
             report.characters,
-            EditCounts {
-                insertions: 2,
-                reference: 19,
-                ..EditCounts::default()
-            }
+            EditCounts { insertions: 2, reference: 19, ..EditCounts::default() }
         );
         let languages: Vec<&str> = report.per_language.keys().map(String::as_str).collect();
         assert_eq!(languages, ["deu", "eng", "und"]);
@@ -373,10 +365,7 @@ mod tests {
     #[test]
     fn plain_scores_of_nothing_are_absent() {
         let report = plain("a", "a x");
-        assert_eq!(
-            (report.cer, report.wer, report.lid_accuracy),
-            (None, None, None)
-        );
+        assert_eq!((report.cer, report.wer, report.lid_accuracy), (None, None, None));
         let json = serde_json::to_string(&ScoreReport::Plain(report)).expect("serialisable");
         assert!(
             json.starts_with(

@@ -20,22 +20,9 @@ impl ScoreReport {
 fn plain_table(report: &PlainReport) -> String {
     let mut rows = vec![row(["language", "utterances", "CER %", "WER %", "LID %"])];
     let scores = |name: &str, utterances: usize, cer, wer, lid| {
-        [
-            name.to_owned(),
-            utterances.to_string(),
-            percent(cer),
-            percent(wer),
-            percent(lid),
-        ]
-        .to_vec()
+        [name.to_owned(), utterances.to_string(), percent(cer), percent(wer), percent(lid)].to_vec()
     };
-    rows.push(scores(
-        "all",
-        report.utterances,
-        report.cer,
-        report.wer,
-        report.lid_accuracy,
-    ));
+    rows.push(scores("all", report.utterances, report.cer, report.wer, report.lid_accuracy));
     for (name, language) in &report.per_language {
         rows.push(scores(
             name,
@@ -62,24 +49,13 @@ fn ml_superb_table(report: &MlSuperbReport) -> String {
     for (name, group) in [("trained", &report.trained), ("reserved", &report.reserved)] {
         rows.extend(group.as_ref().map(|group| scores(name, group)));
     }
-    rows.extend(
-        report
-            .per_language
-            .iter()
-            .map(|(name, group)| scores(name, group)),
-    );
+    rows.extend(report.per_language.iter().map(|(name, group)| scores(name, group)));
     aligned(&rows)
 }
 
 fn ml_superb2_table(report: &MlSuperb2Report) -> String {
-    let mut rows = vec![row([
-        "language",
-        "utterances",
-        "CER %",
-        "LID %",
-        "worst 15 CER %",
-        "CER StD %",
-    ])];
+    let mut rows =
+        vec![row(["language", "utterances", "CER %", "LID %", "worst 15 CER %", "CER StD %"])];
     rows.push(vec![
         "all".to_owned(),
         report.utterances.to_string(),
@@ -105,19 +81,13 @@ fn ml_superb2_table(report: &MlSuperb2Report) -> String {
     if !report.skipped.is_empty() {
         write_line(
             &mut table,
-            &format!(
-                "skipped, no text in the reference: {}",
-                report.skipped.join(", ")
-            ),
+            &format!("skipped, no text in the reference: {}", report.skipped.join(", ")),
         );
     }
     if !report.languages_without_text.is_empty() {
         write_line(
             &mut table,
-            &format!(
-                "no scored utterance: {}",
-                report.languages_without_text.join(", ")
-            ),
+            &format!("no scored utterance: {}", report.languages_without_text.join(", ")),
         );
     }
     table
@@ -128,10 +98,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 }
 
 fn percent(fraction: Option<f64>) -> String {
-    fraction.map_or_else(
-        || "-".to_owned(),
-        |fraction| format!("{:.1}", 100.0 * fraction),
-    )
+    fraction.map_or_else(|| "-".to_owned(), |fraction| format!("{:.1}", 100.0 * fraction))
 }
 
 fn write_line(table: &mut String, line: &str) {
@@ -142,28 +109,19 @@ fn write_line(table: &mut String, line: &str) {
 fn aligned(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
     };
-    let widths: Vec<usize> = (0..n_columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
+    let widths: Vec<usize> = (0..n_columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut table = String::new();
     for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, &width))| {
-                if column == 0 {
-                    format!("{cell:<width$}")
-                } else {
-                    format!("{cell:>width$}")
-                }
-            })
-            .collect();
+        let cells: Vec<String> =
+            row.iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(column, (cell, &width))| {
+                    if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                })
+                .collect();
         write_line(&mut table, cells.join("  ").trim_end());
     }
     table
@@ -175,14 +133,10 @@ mod tests {
 
     #[test]
     fn tables_by_hand() {
-        let (reference, hypothesis) = (
-            "cv_eng_1 [eng] ab\ncv_dan_2 [dan] !",
-            "cv_eng_1 [eng] ac\ncv_dan_2 [eng] !",
-        );
+        let (reference, hypothesis) =
+            ("cv_eng_1 [eng] ab\ncv_dan_2 [dan] !", "cv_eng_1 [eng] ac\ncv_dan_2 [eng] !");
         let table = |scheme| {
-            score(reference, hypothesis, scheme, Variant::Recipe)
-                .expect("valid")
-                .to_table()
+            score(reference, hypothesis, scheme, Variant::Recipe).expect("valid").to_table()
         };
         assert_eq!(
             table(Scheme::Plain),

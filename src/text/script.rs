@@ -4,9 +4,7 @@ use unicode_normalization::char::is_combining_mark;
 
 fn within(c: char, ranges: &[(u32, u32)]) -> bool {
     let code = u32::from(c);
-    ranges
-        .iter()
-        .any(|&(first, last)| (first..=last).contains(&code))
+    ranges.iter().any(|&(first, last)| (first..=last).contains(&code))
 }
 
 /// Han, Hiragana, Katakana, Bopomofo and Thai: written without spaces between words.

@@ -47,16 +47,9 @@ impl SuperbResults {
         use Metric::{Accuracy, ErrorRate};
         [
             vec![ErrorRate(self.monolingual)],
-            vec![
-                ErrorRate(self.multilingual),
-                ErrorRate(self.multilingual_few_shot),
-            ],
+            vec![ErrorRate(self.multilingual), ErrorRate(self.multilingual_few_shot)],
             vec![Accuracy(self.lid)],
-            vec![
-                Accuracy(self.joint_lid),
-                ErrorRate(self.joint),
-                ErrorRate(self.joint_few_shot),
-            ],
+            vec![Accuracy(self.joint_lid), ErrorRate(self.joint), ErrorRate(self.joint_few_shot)],
         ]
     }
 }
@@ -110,11 +103,7 @@ pub fn superb_score(
     for (index, other) in pool.iter().enumerate() {
         for (best_task, task) in best.iter_mut().zip(other.tasks()) {
             for (best_metric, metric) in best_task.iter_mut().zip(task) {
-                *best_metric = if index == 0 {
-                    metric
-                } else {
-                    best_metric.better(metric)
-                };
+                *best_metric = if index == 0 { metric } else { best_metric.better(metric) };
             }
         }
     }
@@ -146,11 +135,7 @@ mod tests {
         assert_eq!(superb_score(&baseline, &baseline, &pool), Some(0.0));
         assert!((superb_score(&best, &baseline, &pool).expect("range") - 1000.0).abs() < 1e-9);
         // monolingual half way (0.5 of one task), joint few-shot half way (0.5 of a third of one task)
-        let half = SuperbResults {
-            monolingual: 60.0,
-            joint_few_shot: 40.0,
-            ..baseline
-        };
+        let half = SuperbResults { monolingual: 60.0, joint_few_shot: 40.0, ..baseline };
         let want = 250.0 * (0.5 + 0.5 / 3.0);
         assert!((superb_score(&half, &baseline, &pool).expect("range") - want).abs() < 1e-9);
         assert_eq!(superb_score(&best, &baseline, &[]), None);

@@ -53,10 +53,7 @@ impl std::fmt::Display for NamedIds {
 
 impl NamedIds {
     fn of<'a>(ids: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let mut named = Self {
-            first: Vec::new(),
-            count: 0,
-        };
+        let mut named = Self { first: Vec::new(), count: 0 };
         for id in ids {
             named.count += 1;
             if named.first.len() < MAX_NAMED_IDS {
@@ -86,22 +83,14 @@ pub(super) fn pair(reference: &str, hypothesis: &str) -> Result<Vec<Pair>, Score
     let hypotheses = entries(hypothesis, Side::Hypothesis)?;
     let known: HashSet<&str> = references.iter().map(|entry| entry.id.as_str()).collect();
     if let Some(ids) = NamedIds::of(
-        hypotheses
-            .iter()
-            .map(|entry| entry.id.as_str())
-            .filter(|id| !known.contains(id)),
+        hypotheses.iter().map(|entry| entry.id.as_str()).filter(|id| !known.contains(id)),
     ) {
         return Err(ScoreError::Extra { ids });
     }
-    let mut by_id: HashMap<String, String> = hypotheses
-        .into_iter()
-        .map(|entry| (entry.id, entry.body))
-        .collect();
+    let mut by_id: HashMap<String, String> =
+        hypotheses.into_iter().map(|entry| (entry.id, entry.body)).collect();
     if let Some(ids) = NamedIds::of(
-        references
-            .iter()
-            .map(|entry| entry.id.as_str())
-            .filter(|id| !by_id.contains_key(*id)),
+        references.iter().map(|entry| entry.id.as_str()).filter(|id| !by_id.contains_key(*id)),
     ) {
         return Err(ScoreError::Missing { ids });
     }
@@ -109,11 +98,7 @@ pub(super) fn pair(reference: &str, hypothesis: &str) -> Result<Vec<Pair>, Score
         .into_iter()
         .filter_map(|Entry { id, body }| {
             let hypothesis = by_id.remove(&id)?;
-            Some(Pair {
-                id,
-                reference: body,
-                hypothesis,
-            })
+            Some(Pair { id, reference: body, hypothesis })
         })
         .collect())
 }
@@ -129,22 +114,15 @@ fn entries(text: &str, side: Side) -> Result<Vec<Entry>, ScoreError> {
         return Err(ScoreError::Empty { side });
     }
     let mut seen = HashSet::new();
-    if let Some(ids) = NamedIds::of(
-        entries
-            .iter()
-            .map(|entry| entry.id.as_str())
-            .filter(|id| !seen.insert(*id)),
-    ) {
+    if let Some(ids) =
+        NamedIds::of(entries.iter().map(|entry| entry.id.as_str()).filter(|id| !seen.insert(*id)))
+    {
         return Err(ScoreError::Duplicate { side, ids });
     }
-    if let Some(entry) = entries
-        .iter()
-        .find(|entry| entry.body.chars().nth(MAX_UTTERANCE_CHARS).is_some())
+    if let Some(entry) =
+        entries.iter().find(|entry| entry.body.chars().nth(MAX_UTTERANCE_CHARS).is_some())
     {
-        return Err(ScoreError::TooLong {
-            side,
-            id: shortened(&entry.id),
-        });
+        return Err(ScoreError::TooLong { side, id: shortened(&entry.id) });
     }
     Ok(entries)
 }
@@ -153,10 +131,7 @@ fn entries(text: &str, side: Side) -> Result<Vec<Entry>, ScoreError> {
 fn line_entry(line: &str) -> Option<Entry> {
     let line = line.trim_start();
     let (id, body) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    (!id.is_empty()).then(|| Entry {
-        id: id.to_owned(),
-        body: body.trim_start().to_owned(),
-    })
+    (!id.is_empty()).then(|| Entry { id: id.to_owned(), body: body.trim_start().to_owned() })
 }
 
 /// Where a table with a header keeps what is scored.
@@ -170,14 +145,9 @@ struct Columns {
 impl Columns {
     /// The columns of a tab-separated header that names an id and a text; anything else is no header.
     fn of_header(line: &str) -> Option<Self> {
-        let names: Vec<String> = line
-            .split('\t')
-            .map(|name| name.trim().to_lowercase())
-            .collect();
+        let names: Vec<String> = line.split('\t').map(|name| name.trim().to_lowercase()).collect();
         let find = |wanted: &[&str]| {
-            wanted
-                .iter()
-                .find_map(|name| names.iter().position(|found| found == name))
+            wanted.iter().find_map(|name| names.iter().position(|found| found == name))
         };
         Some(Self {
             id: find(&ID_COLUMNS)?,
@@ -190,21 +160,11 @@ impl Columns {
 
 fn table_entries(text: &str, columns: &Columns, side: Side) -> Result<Vec<Entry>, ScoreError> {
     let mut entries = Vec::new();
-    for (index, line) in text
-        .lines()
-        .enumerate()
-        .skip(1)
-        .filter(|(_, line)| !line.is_empty())
-    {
+    for (index, line) in text.lines().enumerate().skip(1).filter(|(_, line)| !line.is_empty()) {
         let fields: Vec<&str> = line.split('\t').collect();
         if fields.len() != columns.n_columns {
             let (found, expected) = (fields.len(), columns.n_columns);
-            return Err(ScoreError::Columns {
-                side,
-                line: index + 1,
-                found,
-                expected,
-            });
+            return Err(ScoreError::Columns { side, line: index + 1, found, expected });
         }
         let text = fields[columns.text];
         let body = match columns.language.map(|column| fields[column].trim()) {
@@ -219,10 +179,7 @@ fn table_entries(text: &str, columns: &Columns, side: Side) -> Result<Vec<Entry>
                 format!("[{language}] {text}")
             }
         };
-        entries.push(Entry {
-            id: fields[columns.id].to_owned(),
-            body,
-        });
+        entries.push(Entry { id: fields[columns.id].to_owned(), body });
     }
     Ok(entries)
 }
@@ -233,10 +190,7 @@ mod tests {
 
     fn bodies(reference: &str, hypothesis: &str) -> Vec<[String; 3]> {
         let pairs = pair(reference, hypothesis).expect("valid");
-        pairs
-            .into_iter()
-            .map(|pair| [pair.id, pair.reference, pair.hypothesis])
-            .collect()
+        pairs.into_iter().map(|pair| [pair.id, pair.reference, pair.hypothesis]).collect()
     }
 
     #[test]
@@ -244,37 +198,25 @@ mod tests {
         let lines = "\u{FEFF}b [eng] two  words\r\n\n a\tx\nc\n";
         assert_eq!(
             bodies(lines, "a \nc z\nb [deu] y "),
-            [
-                ["b", "[eng] two  words", "[deu] y "],
-                ["a", "x", ""],
-                ["c", "", "z"]
-            ]
-            .map(|row| row.map(str::to_owned))
+            [["b", "[eng] two  words", "[deu] y "], ["a", "x", ""], ["c", "", "z"]]
+                .map(|row| row.map(str::to_owned))
         );
         let table = "Path\tspeaker\tlanguage\ttext\na.wav\ts\ten\tHello, you\nb.wav\t-\t-\t\n";
         assert_eq!(
             bodies(table, "b.wav q\na.wav [eng] hello"),
-            [
-                ["a.wav", "[eng] Hello, you", "[eng] hello"],
-                ["b.wav", "", "q"]
-            ]
-            .map(|row| row.map(str::to_owned))
+            [["a.wav", "[eng] Hello, you", "[eng] hello"], ["b.wav", "", "q"]]
+                .map(|row| row.map(str::to_owned))
         );
     }
 
     #[test]
     fn what_does_not_pair_is_named() {
         let message = |reference: &str, hypothesis: &str| {
-            pair(reference, hypothesis)
-                .expect_err("invalid")
-                .to_string()
+            pair(reference, hypothesis).expect_err("invalid").to_string()
         };
         assert_eq!(message("", "a x"), "the reference has no utterances");
         assert_eq!(message("a x", "\n \n"), "the hypothesis has no utterances");
-        assert_eq!(
-            message("a x\na y", "a x"),
-            "the reference lists an utterance twice: a"
-        );
+        assert_eq!(message("a x\na y", "a x"), "the reference lists an utterance twice: a");
         assert_eq!(
             message("a x\nb y\nc z", "b y"),
             "the hypothesis lacks utterances of the reference: a, c"
@@ -291,10 +233,7 @@ mod tests {
             "line 2 of the reference has 3 columns, its header has 2"
         );
         let language = pair("id\tlang\ttext\na\tzz\tc", "a b").expect_err("invalid");
-        assert_eq!(
-            language.to_string(),
-            "line 2 of the reference has no usable language"
-        );
+        assert_eq!(language.to_string(), "line 2 of the reference has no usable language");
         let long = "x".repeat(MAX_UTTERANCE_CHARS + 1);
         assert_eq!(
             message(&format!("a {long}"), "a"),

@@ -12,10 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 fn case_file(case: &str, file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(case)
-        .join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(case).join(file)
 }
 
 /// All f32 tensors of a file; tensors of other types are skipped.
@@ -50,18 +47,12 @@ fn compare(
     for (index, (g, w)) in got.iter().zip(want).enumerate() {
         let difference = (g - w).abs();
         let allowed = absolute + relative * w.abs() + extra(index);
-        assert!(
-            difference <= allowed,
-            "{name}[{index}]: got {g}, want {w} to {allowed}"
-        );
+        assert!(difference <= allowed, "{name}[{index}]: got {g}, want {w} to {allowed}");
         if difference > largest.0 {
             largest = (difference, index);
         }
     }
-    println!(
-        "{name}: largest difference {:e} at {}",
-        largest.0, largest.1
-    );
+    println!("{name}: largest difference {:e} at {}", largest.0, largest.1);
     largest.0
 }
 
@@ -71,60 +62,30 @@ fn compare(
 /// or samples scaled to 16-bit integers it does not: 100 dB below pure tones the reference is up to 0.025 from the
 /// exact value, ten times its own tolerance.
 fn rounding_of_reference(want: &[f32], n_bins: usize, spectrum: SpectrumKind) -> Vec<f32> {
-    let exponent = if spectrum == SpectrumKind::Power {
-        0.5
-    } else {
-        1.0
-    };
+    let exponent = if spectrum == SpectrumKind::Power { 0.5 } else { 1.0 };
     want.chunks_exact(n_bins)
         .flat_map(|row| {
             let peak = row.iter().copied().fold(f32::MIN, f32::max);
-            row.iter()
-                .map(move |w| f32::EPSILON / 2.0 * ((peak - w) * exponent).exp())
+            row.iter().map(move |w| f32::EPSILON / 2.0 * ((peak - w) * exponent).exp())
         })
         .collect()
 }
 
 fn fbank80() -> LogMelConfig {
-    LogMelConfig {
-        edges: Edges::Snip,
-        ..LogMelConfig::default()
-    }
+    LogMelConfig { edges: Edges::Snip, ..LogMelConfig::default() }
 }
 
 /// The configuration that the name of a golden tensor stands for; see the notes in `provenance.toml`.
 fn fbank_config(option: &str) -> LogMelConfig {
     match option {
         "fbank80" => fbank80(),
-        "fbank80_centred" => LogMelConfig {
-            edges: Edges::Centred,
-            ..fbank80()
-        },
-        "fbank80_hamming" => LogMelConfig {
-            window: WindowShape::Hamming,
-            ..fbank80()
-        },
-        "fbank80_magnitude" => LogMelConfig {
-            spectrum: SpectrumKind::Magnitude,
-            ..fbank80()
-        },
-        "fbank80_energy" => LogMelConfig {
-            energy: true,
-            ..fbank80()
-        },
-        "fbank80_highfreq_minus400" => LogMelConfig {
-            high_hz: -400.0,
-            ..fbank80()
-        },
-        "fbank80_int16_scale" => LogMelConfig {
-            sample_scale: 32768.0,
-            ..fbank80()
-        },
-        "fbank40_no_preemphasis" => LogMelConfig {
-            n_mels: 40,
-            preemphasis: 0.0,
-            ..fbank80()
-        },
+        "fbank80_centred" => LogMelConfig { edges: Edges::Centred, ..fbank80() },
+        "fbank80_hamming" => LogMelConfig { window: WindowShape::Hamming, ..fbank80() },
+        "fbank80_magnitude" => LogMelConfig { spectrum: SpectrumKind::Magnitude, ..fbank80() },
+        "fbank80_energy" => LogMelConfig { energy: true, ..fbank80() },
+        "fbank80_highfreq_minus400" => LogMelConfig { high_hz: -400.0, ..fbank80() },
+        "fbank80_int16_scale" => LogMelConfig { sample_scale: 32768.0, ..fbank80() },
+        "fbank40_no_preemphasis" => LogMelConfig { n_mels: 40, preemphasis: 0.0, ..fbank80() },
         other => panic!("no configuration for golden option `{other}`"),
     }
 }
@@ -138,13 +99,9 @@ fn kaldi_features_agree_with_torchaudio() {
         let (clip, option) = name.split_once('.').expect("name is clip.option");
         let waveform = &input[&format!("{clip}.waveform")].1;
         let got: Features = if option == "mfcc39" {
-            Mfcc::new(MfccConfig::default())
-                .expect("valid")
-                .compute(waveform)
+            Mfcc::new(MfccConfig::default()).expect("valid").compute(waveform)
         } else {
-            LogMel::new(fbank_config(option))
-                .expect("valid")
-                .compute(waveform)
+            LogMel::new(fbank_config(option)).expect("valid").compute(waveform)
         };
         assert_eq!([got.n_frames, got.n_bins], shape[..], "{name}");
         let extra = match option {
@@ -162,10 +119,9 @@ fn waveform_normalisation_agrees_with_transformers_and_fairseq() {
     let expected = load("waveform-ops", "expected.safetensors");
     let mut n_compared = 0;
     for (name, (_, waveform)) in input.iter().filter(|(name, _)| name.starts_with("norm_")) {
-        for (tool, epsilon) in [
-            ("transformers", TRANSFORMERS_EPSILON),
-            ("fairseq", FAIRSEQ_EPSILON),
-        ] {
+        for (tool, epsilon) in
+            [("transformers", TRANSFORMERS_EPSILON), ("fairseq", FAIRSEQ_EPSILON)]
+        {
             let mut got = waveform.clone();
             zero_mean_unit_variance(&mut got, epsilon);
             let key = format!("{name}.{tool}");
@@ -203,9 +159,7 @@ fn mfcc_of_tones_in_noise_has_the_numbers_of_the_hubert_recipe() {
     for (got, want) in waveform.iter().zip([0.04607335, 0.12657047, 0.11143795]) {
         assert!((got - want).abs() < 1e-7, "{got} {want}");
     }
-    let features = Mfcc::new(MfccConfig::default())
-        .expect("valid")
-        .compute(&waveform);
+    let features = Mfcc::new(MfccConfig::default()).expect("valid").compute(&waveform);
     assert_eq!((features.n_frames, features.n_bins), (102, 39));
     let printed: [(usize, usize, &[f32]); 5] = [
         (0, 0, &[1.09062, -17.9642, 1.13798, -0.19306, 23.25004]),
@@ -217,20 +171,12 @@ fn mfcc_of_tones_in_noise_has_the_numbers_of_the_hubert_recipe() {
     for (frame, first, want) in printed {
         let row = features.frame(frame).expect("102 frames");
         let name = format!("frame {frame} from {first}");
-        compare(
-            &name,
-            &row[first..first + want.len()],
-            want,
-            (1e-4, 0.0),
-            |_| 0.0,
-        );
+        compare(&name, &row[first..first + want.len()], want, (1e-4, 0.0), |_| 0.0);
     }
     for (first, want) in [(0, 18.6237), (13, 0.83077), (26, 0.37834)] {
         let rows = features.data.chunks_exact(39);
-        let sum: f64 = rows
-            .flat_map(|row| &row[first..first + 13])
-            .map(|x| f64::from(x.abs()))
-            .sum();
+        let sum: f64 =
+            rows.flat_map(|row| &row[first..first + 13]).map(|x| f64::from(x.abs())).sum();
         compare(
             &format!("mean of |{first}..|"),
             &[(sum / (102.0 * 13.0)) as f32],

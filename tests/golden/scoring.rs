@@ -11,9 +11,8 @@ use serde_json::Value;
 const TOLERANCE: f64 = 1e-9;
 
 fn read(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/mlsuperb-scoring")
-        .join(file);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mlsuperb-scoring").join(file);
     std::fs::read_to_string(path).expect("golden file is in the repository")
 }
 
@@ -82,34 +81,22 @@ fn assert_summary(name: &str, report: &MlSuperb2Report, want: &Value) {
 #[test]
 fn ml_superb2_agrees_with_recipe_and_server() {
     let expected = expected();
-    for (variant, key) in [
-        (Variant::Recipe, "v2_recipe"),
-        (Variant::Server, "v2_server_per_spec"),
-    ] {
+    for (variant, key) in [(Variant::Recipe, "v2_recipe"), (Variant::Server, "v2_server_per_spec")]
+    {
         let want = &expected[key];
         let report = ml_superb2(&read("dev.ref.txt"), &read("dev.hyp.txt"), variant);
-        assert_languages(key, &report, &want["per_language_cer"], |language| {
-            language.cer
-        });
-        assert_languages(key, &report, &want["per_language_lid"], |language| {
-            language.lid_accuracy
-        });
+        assert_languages(key, &report, &want["per_language_cer"], |language| language.cer);
+        assert_languages(key, &report, &want["per_language_lid"], |language| language.lid_accuracy);
         assert_summary(key, &report, &want["summary"]);
         assert_eq!(report.skipped, ["cv_eng_900000"]);
 
-        let dialect = ml_superb2(
-            &read("dev_dialect.ref.txt"),
-            &read("dev_dialect.hyp.txt"),
-            variant,
-        );
+        let dialect =
+            ml_superb2(&read("dev_dialect.ref.txt"), &read("dev_dialect.hyp.txt"), variant);
         assert_summary(&format!("{key} dialect"), &dialect, &want["dialect"]);
         if let Some(per_language) = want.get("per_language_dialect_cer") {
-            assert_languages(
-                &format!("{key} dialect"),
-                &dialect,
-                per_language,
-                |language| language.cer,
-            );
+            assert_languages(&format!("{key} dialect"), &dialect, per_language, |language| {
+                language.cer
+            });
         }
     }
 }
@@ -119,16 +106,10 @@ fn ml_superb2_has_the_scores_of_the_worked_example() {
     let want = &expected()["v2_worked_example"];
     let lines = |key: &str| -> String {
         let texts = want[key].as_array().expect("a list");
-        texts
-            .iter()
-            .enumerate()
-            .map(|(n, body)| format!("utt{n} {}\n", text(body)))
-            .collect()
+        texts.iter().enumerate().map(|(n, body)| format!("utt{n} {}\n", text(body))).collect()
     };
     let report = ml_superb2(&lines("refs"), &lines("hyps"), Variant::Recipe);
-    assert_languages("worked", &report, &want["per_language_cer"], |language| {
-        language.cer
-    });
+    assert_languages("worked", &report, &want["per_language_cer"], |language| language.cer);
     assert_languages("worked", &report, &want["per_language_lid"], |language| {
         language.lid_accuracy
     });
@@ -142,31 +123,17 @@ fn assert_group(name: &str, got: Option<&MlSuperbGroup>, want: &Value) {
     assert_eq!(got.reference_tokens, count("ref_tokens"), "{name}");
     assert_eq!(got.errors, count("edits_levenshtein"), "{name}");
     assert_eq!(got.lid_correct, count("lid_correct"), "{name}");
-    assert_close(
-        name,
-        100.0 * got.cer.expect("not empty"),
-        number(&want["cer_percent"]),
-    );
+    assert_close(name, 100.0 * got.cer.expect("not empty"), number(&want["cer_percent"]));
     let accuracy = 100.0 * got.lid_accuracy.expect("tagged");
-    assert_close(
-        name,
-        (accuracy * 100.0).round() / 100.0,
-        number(&want["lid_accuracy_percent"]),
-    );
+    assert_close(name, (accuracy * 100.0).round() / 100.0, number(&want["lid_accuracy_percent"]));
 }
 
 #[test]
 fn ml_superb_agrees_with_the_first_recipe() {
-    let report = score(
-        &read("dev.ref.txt"),
-        &read("dev.hyp.txt"),
-        Scheme::MlSuperb,
-        Variant::Recipe,
-    )
-    .expect("valid");
-    let ScoreReport::MlSuperb(report) = report else {
-        panic!("another scheme: {report:?}")
-    };
+    let report =
+        score(&read("dev.ref.txt"), &read("dev.hyp.txt"), Scheme::MlSuperb, Variant::Recipe)
+            .expect("valid");
+    let ScoreReport::MlSuperb(report) = report else { panic!("another scheme: {report:?}") };
     let want = &expected()["v1"];
     assert_group("trained", report.trained.as_ref(), &want["trained"]);
     assert_group("reserved", report.reserved.as_ref(), &want["reserved"]);
@@ -175,14 +142,8 @@ fn ml_superb_agrees_with_the_first_recipe() {
 #[test]
 fn ml_superb_prepares_text_like_the_first_recipe() {
     for case in expected()["v1_normalise"].as_array().expect("a list") {
-        assert_eq!(
-            normalise_ml_superb(text(&case["text"]), true),
-            text(&case["multilingual"])
-        );
-        assert_eq!(
-            normalise_ml_superb(text(&case["text"]), false),
-            text(&case["monolingual"])
-        );
+        assert_eq!(normalise_ml_superb(text(&case["text"]), true), text(&case["multilingual"]));
+        assert_eq!(normalise_ml_superb(text(&case["text"]), false), text(&case["monolingual"]));
     }
 }
 
@@ -198,14 +159,8 @@ fn phone_errors_and_the_smallest_edits() {
     let counts =
         pairs.map(|(reference, hypothesis)| count_words(text(reference), text(hypothesis)));
     let total: asr::text::EditCounts = counts.sum();
-    assert_eq!(
-        total.errors() as u64,
-        phones["edits"].as_u64().expect("a count")
-    );
-    assert_eq!(
-        total.reference as u64,
-        phones["ref_tokens"].as_u64().expect("a count")
-    );
+    assert_eq!(total.errors() as u64, phones["edits"].as_u64().expect("a count"));
+    assert_eq!(total.reference as u64, phones["ref_tokens"].as_u64().expect("a count"));
     assert_close(
         "phones",
         100.0 * total.rate().expect("not empty"),
@@ -213,17 +168,9 @@ fn phone_errors_and_the_smallest_edits() {
     );
 
     let sclite = &expected["sclite_difference"];
-    let words = |key: &str| {
-        text(&sclite[key])
-            .split(' ')
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
+    let words = |key: &str| text(&sclite[key]).split(' ').map(str::to_owned).collect::<Vec<_>>();
     let errors = edit_counts(&words("ref"), &words("hyp")).errors();
-    assert_eq!(
-        errors as u64,
-        sclite["levenshtein"].as_u64().expect("a count")
-    );
+    assert_eq!(errors as u64, sclite["levenshtein"].as_u64().expect("a count"));
 }
 
 #[test]
@@ -234,26 +181,15 @@ fn superb_scores_agree_with_the_published_script() {
         let row = |model: &str| {
             let cells = text(&expected["superb_rows"][model]).split(' ');
             let column = cells.map(|cell| {
-                cell.split('/')
-                    .nth(index)
-                    .expect("two budgets")
-                    .parse()
-                    .expect("a number")
+                cell.split('/').nth(index).expect("two budgets").parse().expect("a number")
             });
             SuperbResults::from_columns(
-                column
-                    .collect::<Vec<f64>>()
-                    .try_into()
-                    .expect("seven columns"),
+                column.collect::<Vec<f64>>().try_into().expect("seven columns"),
             )
         };
         for (pool_name, pool) in expected["superb"].as_object().expect("an object") {
-            let models: Vec<&str> = pool["models"]
-                .as_array()
-                .expect("a list")
-                .iter()
-                .map(text)
-                .collect();
+            let models: Vec<&str> =
+                pool["models"].as_array().expect("a list").iter().map(text).collect();
             let results: Vec<SuperbResults> = models.iter().map(|model| row(model)).collect();
             for (model, results_of_model) in models.iter().zip(&results) {
                 let got = superb_score(results_of_model, &row("FBANK"), &results)

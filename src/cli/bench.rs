@@ -1,0 +1,140 @@
+//! `asr bench`.
+
+use super::Talk;
+use super::failure::AnyError;
+use super::model::ModelArgs;
+use super::output::write_stdout;
+use crate::bench::{CorpusScores, Group, evaluate};
+use crate::data::{Condition, Corpus, DevList, read_manifest};
+use crate::text::Language;
+use clap::{Args, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measure a model
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    Corpus(CorpusArgs),
+}
+
+/// Score a model on clips with known language and text
+///
+/// The manifest is a tab-separated table with the columns path, language, duration_s and
+/// text (`-` where unknown). With `--list`, only the clips on that list are scored; the
+/// others are taken to be the training data, which decides the languages of the summary.
+///
+/// Example:
+///   asr bench corpus --manifest speech/manifest.tsv --list models/default/dev.tsv
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+struct CorpusArgs {
+    /// The clips
+    #[arg(long, value_name = "TSV")]
+    manifest: PathBuf,
+    /// Clips held out, with the columns path and condition (`seen` or `unseen` speaker)
+    #[arg(long, value_name = "TSV")]
+    list: Option<PathBuf>,
+    /// Languages with at least this much training audio enter the summary
+    #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
+    min_minutes: f64,
+    /// Form of the scores
+    #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Form::Markdown)]
+    format: Form,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    Markdown,
+    Json,
+}
+
+pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
+    let Kind::Corpus(args) = &args.kind;
+    let clips = read_manifest(&args.manifest)?;
+    let list = args.list.as_deref().map(DevList::read).transpose()?;
+    let mut minutes: BTreeMap<Language, f64> = BTreeMap::new();
+    let mut scored = Vec::new();
+    for clip in clips {
+        match (&list, clip.language) {
+            (Some(list), Some(language)) if list.condition(&clip.name).is_none() => {
+                *minutes.entry(language).or_default() += clip.duration_s / 60.0;
+            }
+            _ => scored.push(clip),
+        }
+    }
+    let (corpus, report) = Corpus::load(scored)?;
+    for (path, error) in &report.unreadable {
+        talk.warn(format_args!("left out `{}`: {error}", path.display()));
+    }
+    let model = args.model.load()?;
+    let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
+    let counted = |language: Language| minutes.get(&language).is_some_and(|m| *m >= args.min_minutes);
+    let scores = evaluate(&model.transcriber, &corpus, condition, counted, |done| {
+        talk.note(format_args!("{done} of {} clips", corpus.clips().len()));
+    })?;
+    let text = match args.format {
+        Form::Markdown => markdown(&scores, &minutes),
+        Form::Json => serde_json::to_string_pretty(&scores)?,
+    };
+    write_stdout(format!("{}\n", text.trim_end()).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn percent(rate: Option<f64>) -> String {
+    rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", 100.0 * rate))
+}
+
+fn markdown(scores: &CorpusScores, minutes: &BTreeMap<Language, f64>) -> String {
+    let mut text = String::from(
+        "| speakers | languages | clips | CER % | CER %, mean of languages | WER % | LID % | LID %, mean of languages |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for (name, group) in [("seen", &scores.seen), ("unseen", &scores.unseen), ("all", &scores.all)] {
+        let Group { languages, clips, cer, macro_cer, wer, lid_accuracy, macro_lid_accuracy } = group;
+        text.push_str(&format!(
+            "| {name} | {languages} | {clips} | {} | {} | {} | {} | {} |\n",
+            percent(*cer),
+            percent(*macro_cer),
+            percent(*wer),
+            percent(*lid_accuracy),
+            percent(*macro_lid_accuracy)
+        ));
+    }
+    text.push_str("\n| language | minutes trained on | speakers | clips | seconds | CER % | WER % | LID % |\n|---|---|---|---|---|---|---|---|\n");
+    for row in &scores.languages {
+        let speakers = match row.condition {
+            Some(Condition::Seen) => "seen",
+            Some(Condition::Unseen) => "unseen",
+            None => "-",
+        };
+        text.push_str(&format!(
+            "| {} {} | {} | {speakers} | {} | {:.0} | {} | {} | {} |\n",
+            row.language,
+            row.language.name().unwrap_or(""),
+            minutes.get(&row.language).map_or_else(|| "-".to_owned(), |m| format!("{m:.1}")),
+            row.clips,
+            row.seconds,
+            percent(row.cer),
+            percent(row.wer),
+            percent(Some(row.lid_accuracy))
+        ));
+    }
+    let confused: Vec<String> = scores
+        .confusions
+        .iter()
+        .take(12)
+        .map(|(spoken, named, clips)| {
+            format!("{spoken} as {} ({clips})", named.map_or_else(|| "no speech".to_owned(), |l| l.to_string()))
+        })
+        .collect();
+    text.push_str(&format!("\nMost frequent confusions: {}\n", confused.join(", ")));
+    text
+}

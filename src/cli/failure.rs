@@ -1,0 +1,96 @@
+//! How failures are told: what was being done, why it failed, and what to try.
+
+use crate::audio::AudioError;
+use crate::config::{ModelFolderError, RecipeError};
+use crate::text::ScoreError;
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Any error on its way to the user.
+pub(super) type AnyError = Box<dyn Error + Send + Sync>;
+
+/// Misuse and failures that belong to no layer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// A folder without audio.
+    #[error("no audio files in `{}`", path.display())]
+    NothingToDo { path: PathBuf },
+    /// Standard input named twice.
+    #[error("standard input `-` can be given once")]
+    StdinTwice,
+    /// A model that is neither embedded nor a folder.
+    #[error("no model `{name}`: neither `default` nor a folder with a config.json")]
+    NoModel { name: String },
+    /// A new run into a folder that holds another.
+    #[error("`{}` already holds a run", folder.display())]
+    RunExists { folder: PathBuf },
+    /// An output that cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// A file that cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+/// The message of an error with its causes, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent wrappers repeat the words of what they wrap.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Something to try, if there is something.
+pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<CliError>() {
+        return match error {
+            CliError::NothingToDo { .. } => Some("add `--recursive` to look into its folders too"),
+            CliError::NoModel { .. } => Some("leave out `--model` to use the model inside the binary"),
+            CliError::RunExists { .. } => {
+                Some("add `--resume` to go on with it, or `--set output=FOLDER` for another folder")
+            }
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<AudioError>() {
+        return match error {
+            AudioError::UnknownFormat { .. } => {
+                Some("raw samples need `--stdin-format s16le --stdin-rate 16000` and come from standard input")
+            }
+            _ => None,
+        };
+    }
+    if error.is::<RecipeError>() {
+        return Some("models/default.toml is a complete recipe to start from");
+    }
+    if error.is::<ModelFolderError>() {
+        return Some("a model is a folder with config.json, vocab.json and model.safetensors");
+    }
+    if error.is::<ScoreError>() {
+        return Some("lines are `utt_id [lang] text`; `asr score --help` shows an example");
+    }
+    None
+}
+
+/// Tells of an error that ends the program; a reader that went away is none.
+pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
+    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {}", chain(error));
+    if let Some(hint) = hint(error) {
+        eprintln!("\nhint: {hint}");
+    }
+    let misuse = error.downcast_ref::<CliError>().is_some_and(|e| matches!(e, CliError::StdinTwice));
+    ExitCode::from(if misuse { 2 } else { 1 })
+}

@@ -1,0 +1,91 @@
+//! The options that choose and run a model, the same on every command.
+
+use super::failure::{AnyError, CliError};
+use crate::config::{DEFAULT_MODEL, ModelFiles, embedded_model, embedded_weights};
+use crate::decode::Transcriber;
+use asr_kernels::Precision;
+use clap::{Args, ValueEnum};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(super) struct ModelArgs {
+    /// Model: `default` (inside the binary) or a folder made by `asr finetune`
+    #[arg(short, long, value_name = "NAME|PATH", default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Where to compute; this build has the CPU only
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    device: Device,
+    /// Threads to compute with [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Arithmetic of matrix products; `bf16` is faster on CPUs that have it, `auto` is f32
+    #[arg(long, value_enum, default_value_t = Arithmetic::Auto)]
+    precision: Arithmetic,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Device {
+    Auto,
+    Cpu,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Arithmetic {
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// A model ready to use, and what identifies it.
+pub(super) struct LoadedModel {
+    pub(super) transcriber: Transcriber,
+    pub(super) name: String,
+    weights: Weights,
+}
+
+enum Weights {
+    Embedded,
+    File(PathBuf),
+}
+
+impl ModelArgs {
+    /// Sets up threads and loads the model.
+    pub(super) fn load(&self) -> Result<LoadedModel, AnyError> {
+        // One device so far: both choices are the CPU.
+        let (Device::Auto | Device::Cpu) = self.device;
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+        }
+        let precision = match self.precision {
+            Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
+            Arithmetic::Bf16 => Precision::Bf16,
+        };
+        let folder = Path::new(&self.model);
+        let (files, weights) = if self.model == DEFAULT_MODEL {
+            (embedded_model()?, Weights::Embedded)
+        } else if folder.join("config.json").exists() {
+            (ModelFiles::read(folder)?, Weights::File(folder.join("model.safetensors")))
+        } else {
+            return Err(CliError::NoModel { name: self.model.clone() }.into());
+        };
+        let transcriber = Transcriber::new(&files, precision)?;
+        Ok(LoadedModel { transcriber, name: files.config.name, weights })
+    }
+}
+
+impl LoadedModel {
+    /// SHA-256 of the weights, in hexadecimal.
+    pub(super) fn sha256(&self) -> Result<String, AnyError> {
+        let digest = match &self.weights {
+            Weights::Embedded => Sha256::digest(embedded_weights()),
+            Weights::File(path) => {
+                let bytes = std::fs::read(path)
+                    .map_err(|source| CliError::Read { path: path.clone(), source })?;
+                Sha256::digest(bytes)
+            }
+        };
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}

@@ -1,0 +1,193 @@
+//! Results as text and JSON.
+
+use super::failure::{AnyError, CliError, chain};
+use super::input::Input;
+use super::model::LoadedModel;
+use super::recognise::{InputError, Recognised};
+use crate::decode::ScoredLanguage;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Languages listed per file in JSON.
+const LISTED: usize = 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// One line per file: language and text
+    Text,
+    /// A JSON array with one object per file
+    Json,
+    /// One JSON object per line, written as files are done
+    Jsonl,
+}
+
+/// A language with its name and probability.
+#[derive(Debug, Serialize)]
+pub(super) struct LanguageEntry {
+    code: String,
+    name: Option<&'static str>,
+    score: f64,
+}
+
+impl From<&ScoredLanguage> for LanguageEntry {
+    fn from(language: &ScoredLanguage) -> Self {
+        Self {
+            code: language.code.to_string(),
+            name: language.code.name(),
+            score: rounded(language.score),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SegmentEntry<'a> {
+    start_s: f64,
+    end_s: f64,
+    text: &'a str,
+    language: Option<String>,
+    score: f64,
+}
+
+/// Identity of the model behind a result.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ModelEntry {
+    name: String,
+    sha256: String,
+}
+
+impl ModelEntry {
+    pub(super) fn new(model: &LoadedModel) -> Result<Self, AnyError> {
+        Ok(Self { name: model.name.clone(), sha256: model.sha256()? })
+    }
+}
+
+/// One file's result; the layout of schema 1.
+#[derive(Debug, Serialize)]
+struct FileEntry<'a> {
+    schema: u32,
+    file: String,
+    duration_s: f64,
+    language: Option<String>,
+    language_score: Option<f64>,
+    languages: Vec<LanguageEntry>,
+    /// Where on the map the voice points; this model has no such head.
+    location: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<Vec<SegmentEntry<'a>>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
+    model: &'a ModelEntry,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedEntry {
+    file: String,
+    error: String,
+}
+
+/// Four decimals: what probabilities are worth.
+fn rounded(score: f64) -> f64 {
+    (score * 1e4).round() / 1e4
+}
+
+/// Milliseconds: finer than any frame.
+fn seconds(time: f64) -> f64 {
+    (time * 1e3).round() / 1e3
+}
+
+/// The result of one input as JSON; `with_text` leaves the words out for `identify`.
+pub(super) fn json(
+    input: &Input,
+    result: &Result<Recognised, InputError>,
+    listed: Option<usize>,
+    with_text: bool,
+    model: &ModelEntry,
+) -> Result<serde_json::Value, AnyError> {
+    let found = match result {
+        Ok(found) => found,
+        Err(error) => {
+            return Ok(serde_json::to_value(FailedEntry { file: input.name(), error: chain(error) })?);
+        }
+    };
+    let transcription = &found.transcription;
+    let best = transcription.languages.first();
+    let segments = || {
+        transcription
+            .segments
+            .iter()
+            .map(|(start, end, segment)| SegmentEntry {
+                start_s: seconds(*start),
+                end_s: seconds(*end),
+                text: &segment.text,
+                language: segment.languages.first().map(|l| l.code.to_string()),
+                score: rounded(segment.score),
+            })
+            .collect()
+    };
+    Ok(serde_json::to_value(FileEntry {
+        schema: 1,
+        file: input.name(),
+        duration_s: seconds(found.duration_s),
+        language: best.map(|l| l.code.to_string()),
+        language_score: best.map(|l| rounded(l.score)),
+        languages: transcription.languages.iter().take(listed.unwrap_or(LISTED)).map(Into::into).collect(),
+        location: None,
+        text: with_text.then(|| transcription.text()),
+        segments: with_text.then(segments),
+        warnings: &found.warnings,
+        model,
+    })?)
+}
+
+/// Standard output or a file that appears under its name only when it is complete.
+pub(super) enum Output {
+    Stdout,
+    File { path: PathBuf, partial: PathBuf, file: BufWriter<File> },
+}
+
+impl Output {
+    pub(super) fn create(path: Option<&Path>) -> Result<Self, CliError> {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+            return Ok(Self::Stdout);
+        };
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let write = |source| CliError::Write { path: path.to_owned(), source };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(write)?;
+        }
+        let file = BufWriter::new(File::create(&partial).map_err(write)?);
+        Ok(Self::File { path: path.to_owned(), partial, file })
+    }
+
+    /// Writes `text` and makes it visible to whoever reads along.
+    pub(super) fn write(&mut self, text: &str) -> Result<(), AnyError> {
+        match self {
+            Self::Stdout => Ok(write_stdout(text.as_bytes())?),
+            Self::File { path, file, .. } => Ok(file
+                .write_all(text.as_bytes())
+                .map_err(|source| CliError::Write { path: path.clone(), source })?),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<(), CliError> {
+        let Self::File { path, partial, file } = self else { return Ok(()) };
+        let write = |source| CliError::Write { path: path.clone(), source };
+        let file = file.into_inner().map_err(|e| write(e.into_error()))?;
+        file.sync_all().map_err(write)?;
+        std::fs::rename(&partial, &path).map_err(write)
+    }
+}
+
+/// Writes to standard output at once.
+pub(super) fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}

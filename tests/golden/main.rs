@@ -1,0 +1,8 @@
+//! The same numbers as the reference implementations.
+//!
+//! One folder per case: the tensors, and `provenance.toml` saying what made them and how
+//! far from them one may be.
+
+mod ctc;
+mod features;
+mod scoring;
