@@ -19,6 +19,8 @@ use crate::audio::{AudioError, DecodeOptions, SourceInfo};
 
 /// Demultiplexer errors in a row after which the rest of the input is given up.
 const MAX_CONSECUTIVE_ERRORS: u32 = 64;
+/// Longest gap between time stamps that is filled with silence, in seconds.
+const MAX_GAP_S: f64 = 60.0;
 
 /// A container with one selected audio track, decoded packet by packet.
 pub(super) struct Container {
@@ -35,7 +37,11 @@ pub(super) struct Container {
     n_frames: u64,
     /// Frames decoded of the current track, trimmed or not.
     n_untrimmed: u64,
+    /// Where the time stamps put the first of `n_untrimmed`, in seconds.
+    origin_s: Option<f64>,
     consecutive_errors: u32,
+    /// Whether the file is known to be cut off.
+    truncated: bool,
     ended: bool,
 }
 
@@ -85,7 +91,9 @@ impl Container {
             base_s: 0.0,
             n_frames: 0,
             n_untrimmed: 0,
+            origin_s: None,
             consecutive_errors: 0,
+            truncated: prepared.truncated,
             ended: false,
         })
     }
@@ -117,11 +125,8 @@ impl Container {
                     return Ok(None);
                 }
                 Err(Error::IoError(error)) => {
-                    // A WAV file of unknown length has no other end than this.
-                    let endless =
-                        self.info.container == "wave" && self.track.declared_frames.is_none();
                     let at_end = error.kind() == ErrorKind::UnexpectedEof;
-                    self.report_length(damage, !(endless && at_end));
+                    self.report_length(damage, !(at_end && self.may_end_anywhere()));
                     self.ended = true;
                     return Ok(None);
                 }
@@ -138,12 +143,75 @@ impl Container {
         }
     }
 
+    /// Whether the end of the file is a good end: for WAV of unknown length and for Matroska
+    /// written to a pipe there is no other.
+    fn may_end_anywhere(&self) -> bool {
+        match self.info.container.as_str() {
+            "wave" => self.track.declared_frames.is_none(),
+            "matroska" => !self.truncated,
+            _ => false,
+        }
+    }
+
+    /// Puts silence where the time stamp of the next packet leaps ahead of what was decoded.
+    fn fill_gap(&mut self, packet: &Packet, mono: &mut Vec<f32>, damage: &mut DamageLog) {
+        let Some(start_s) = self.track.start_s(packet) else {
+            return;
+        };
+        let rate = f64::from(self.track.sample_rate_hz);
+        let decoded_s = self.n_untrimmed as f64 / rate;
+        let origin_s = *self.origin_s.get_or_insert(start_s - decoded_s);
+        let gap_s = start_s - origin_s - decoded_s;
+        // Half a sample, for the rounding of the division.
+        if gap_s <= self.track.slack_s() + 0.5 / rate {
+            return;
+        }
+        let n_samples = if gap_s <= MAX_GAP_S {
+            (gap_s * rate).round() as usize
+        } else {
+            self.origin_s = Some(start_s - decoded_s);
+            0
+        };
+        damage.gap(self.now_s(), gap_s, n_samples);
+        mono.resize(mono.len() + n_samples, 0.0);
+        self.n_untrimmed += n_samples as u64;
+    }
+
+    /// Appends the samples of `packet`.
+    fn decode(
+        &mut self,
+        packet: &Packet,
+        mono: &mut Vec<f32>,
+        damage: &mut DamageLog,
+    ) -> Result<(), AudioError> {
+        let start = mono.len();
+        let channel = self.options.channel;
+        match self.track.decode(&self.name, packet, channel, mono)? {
+            Decoded::Samples {
+                rate_hz,
+                n_channels,
+            } => {
+                if self.info.n_channels == 0 {
+                    self.info.n_channels = n_channels;
+                }
+                if rate_hz != self.track.sample_rate_hz {
+                    self.change_rate(rate_hz);
+                }
+            }
+            Decoded::Lost { reason, duration_s } => {
+                damage.lost(self.now_s(), duration_s, mono.len() - start, &reason);
+            }
+        }
+        self.n_untrimmed += (mono.len() - start) as u64;
+        Ok(())
+    }
+
     /// Compares what was decoded of the current track with what was declared.
     fn report_length(&self, damage: &mut DamageLog, broke_off: bool) {
         let rate = f64::from(self.track.sample_rate_hz);
         let declared = self.track.declared_frames.filter(|&declared| {
             let missing_s = declared.saturating_sub(self.n_untrimmed) as f64 / rate;
-            missing_s > self.track.length_slack_s()
+            missing_s > self.track.slack_s()
         });
         if declared.is_some() || broke_off {
             let declared_s = declared.map(|frames| self.base_s + frames as f64 / rate);
@@ -155,6 +223,8 @@ impl Container {
     fn change_rate(&mut self, rate_hz: u32) {
         self.base_s = self.now_s();
         self.n_frames = 0;
+        self.n_untrimmed = 0;
+        self.origin_s = None;
         self.track.sample_rate_hz = rate_hz;
         self.track.declared_frames = None;
     }
@@ -164,6 +234,7 @@ impl Container {
         self.base_s = self.now_s();
         self.n_frames = 0;
         self.n_untrimmed = 0;
+        self.origin_s = None;
         self.track = Track::select(
             &self.name,
             self.format.as_ref(),
@@ -188,38 +259,20 @@ impl BlockSource for Container {
             return Ok(None);
         }
         let start = mono.len();
-        let Some(packet) = self.next_packet(damage)? else {
+        let packet = self.next_packet(damage)?;
+        if let Some(packet) = &packet {
+            self.fill_gap(packet, mono, damage);
+            self.decode(packet, mono, damage)?;
+            self.track.trim.apply(mono, start);
+        } else {
             self.track.trim.finish(mono);
-            self.n_frames += (mono.len() - start) as u64;
-            let rate_hz = self.track.sample_rate_hz;
-            if !self.ended {
-                self.next_track()?;
-            }
-            return Ok(Some(rate_hz));
-        };
-        match self
-            .track
-            .decode(&self.name, &packet, self.options.channel, mono)?
-        {
-            Decoded::Samples {
-                rate_hz,
-                n_channels,
-            } => {
-                if self.info.n_channels == 0 {
-                    self.info.n_channels = n_channels;
-                }
-                if rate_hz != self.track.sample_rate_hz {
-                    self.change_rate(rate_hz);
-                }
-            }
-            Decoded::Lost { reason, duration_s } => {
-                damage.lost(self.now_s(), duration_s, mono.len() - start, &reason);
-            }
         }
-        self.n_untrimmed += (mono.len() - start) as u64;
-        self.track.trim.apply(mono, start);
         self.n_frames += (mono.len() - start) as u64;
-        Ok(Some(self.track.sample_rate_hz))
+        let rate_hz = self.track.sample_rate_hz;
+        if packet.is_none() && !self.ended {
+            self.next_track()?;
+        }
+        Ok(Some(rate_hz))
     }
 }
 

@@ -21,6 +21,14 @@ pub enum Damage {
         /// What the decoder said about the first one.
         reason: String,
     },
+    /// The time stamps leap: something between two packets is missing. Silence stands in its
+    /// place, up to a minute of it.
+    Gap {
+        /// Where it is.
+        start_s: f64,
+        /// Its length.
+        duration_s: f64,
+    },
     /// The stream ends before its header says it should, or in the middle of a packet.
     Truncated {
         /// Where it ends.
@@ -62,6 +70,10 @@ impl fmt::Display for Damage {
                      be decoded and became silence: {reason}"
                 )
             }
+            Self::Gap {
+                start_s,
+                duration_s,
+            } => write!(f, "{duration_s:.3} s are missing from {start_s:.3} s on"),
             Self::Truncated {
                 end_s,
                 declared_s: Some(declared_s),
@@ -144,6 +156,17 @@ impl DamageLog {
                 duration_s: lost_s,
                 n_packets: 1,
                 reason: reason.to_string(),
+            });
+        }
+    }
+
+    /// `n_samples` of silence for `gap_s` that the time stamps leap.
+    pub(super) fn gap(&mut self, at_s: f64, gap_s: f64, n_samples: usize) {
+        self.n_lost_samples += n_samples as u64;
+        if self.entries.len() < MAX_ENTRIES {
+            self.entries.push(Damage::Gap {
+                start_s: at_s,
+                duration_s: gap_s,
             });
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Prepared {
     pub(super) media: Box<dyn MediaSource>,
     /// Per track, what the demultiplexer does not trim.
     pub(super) paddings: Vec<Padding>,
+    /// The file is known to be cut off.
+    pub(super) truncated: bool,
 }
 
 /// Families of formats that need different care.
@@ -94,7 +96,8 @@ pub(super) fn prepare(
         Box::new(ReadOnlySource::new(Cursor::new(start).chain(media)))
     };
     let mut paddings = Vec::new();
-    let mut streaming = false;
+    let mut streaming = kind == Kind::Streaming;
+    let mut truncated = false;
     match (kind, media.byte_len().filter(|_| media.is_seekable())) {
         (Kind::Wav, len) => {
             let header = WavHeader::read(&mut media, len).map_err(read_error)?;
@@ -103,24 +106,29 @@ pub(super) fn prepare(
         (Kind::Mp4, Some(len)) => {
             let layout = mp4::scan(&mut media, len).map_err(read_error)?;
             paddings = layout.paddings;
-            streaming = layout.truncated;
+            truncated = layout.truncated;
         }
         (Kind::Matroska, Some(len)) => {
             let layout = matroska::scan(&mut media, len).map_err(read_error)?;
             paddings = layout.paddings;
-            streaming = layout.truncated;
+            truncated = layout.truncated;
         }
-        (Kind::Streaming, _) => streaming = true,
-        (Kind::Mp4 | Kind::Matroska | Kind::Seeking, _) => {}
+        (Kind::Mp4 | Kind::Matroska | Kind::Seeking | Kind::Streaming, _) => {}
     }
     if matches!(kind, Kind::Mp4 | Kind::Matroska) && media.is_seekable() {
         media.seek(SeekFrom::Start(0)).map_err(read_error)?;
     }
+    // Only a cut file makes the boxes reach beyond its end.
+    streaming |= truncated;
     if streaming {
         // The demultiplexers refuse boxes that reach beyond a known end.
         media = Box::new(ReadOnlySource::new(media));
     }
-    Ok(Prepared { media, paddings })
+    Ok(Prepared {
+        media,
+        paddings,
+        truncated,
+    })
 }
 
 /// Reads a pipe into memory, within the limits.

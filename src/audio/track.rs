@@ -26,9 +26,9 @@ use crate::audio::{AudioError, DecodeOptions, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RAT
 pub(super) const MAX_CHANNELS: usize = 256;
 /// Longest silence that stands in for one lost packet, in seconds.
 const MAX_LOST_PACKET_S: f64 = 1.0;
-/// A lossy stream may end this much before its declared length without being called
-/// truncated, because declared lengths are rounded to packets or milliseconds.
-const LENGTH_SLACK_S: f64 = 0.1;
+/// A lossy stream may part this much from its declared length or its time stamps, because
+/// those are rounded to packets or milliseconds.
+const SLACK_S: f64 = 0.1;
 
 /// The selected track of a container, and its decoder.
 pub(super) struct Track {
@@ -222,22 +222,27 @@ impl Track {
         }))
     }
 
+    /// When `packet` is to be heard, in seconds, if the container says.
+    pub(super) fn start_s(&self, packet: &Packet) -> Option<f64> {
+        self.time_base?
+            .calc_time(packet.pts)
+            .map(|time| time.as_secs_f64())
+    }
+
     fn duration_s(&self, packet: &Packet) -> f64 {
-        let Some(time_base) = self.time_base else {
-            return 0.0;
-        };
         let ticks = i64::try_from(packet.block_dur().get()).unwrap_or(i64::MAX);
-        time_base
-            .calc_time(Timestamp::new(ticks))
+        self.time_base
+            .and_then(|time_base| time_base.calc_time(Timestamp::new(ticks)))
             .map_or(0.0, |time| time.as_secs_f64())
     }
 
-    /// How much may be missing at the end without anything being wrong, in seconds.
-    pub(super) fn length_slack_s(&self) -> f64 {
+    /// How much may be missing, at the end or between time stamps, without anything being
+    /// wrong, in seconds.
+    pub(super) fn slack_s(&self) -> f64 {
         if self.codec_name().starts_with("pcm_") || self.codec_name() == "flac" {
             0.0
         } else {
-            LENGTH_SLACK_S
+            SLACK_S
         }
     }
 }

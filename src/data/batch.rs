@@ -14,6 +14,9 @@ pub struct BatchConfig {
     pub seconds: f64,
     /// Clips longer than this are left out, seconds.
     pub max_clip_s: f64,
+    /// The first epoch leaves out clips longer than this: on short clips CTC finds its first
+    /// alignments sooner, seconds.
+    pub first_epoch_max_clip_s: f64,
     /// A language with `n` seconds is drawn in proportion to `n ^ temperature`: 1 keeps the
     /// natural balance, 0 makes all languages equal.
     pub temperature: f64,
@@ -30,6 +33,11 @@ impl BatchConfig {
         let check = |ok: bool, field, expected| if ok { Ok(()) } else { Err(DataError::Setting { field, expected }) };
         check(self.seconds.is_finite() && self.seconds > 0.0, "seconds", "above 0")?;
         check(self.max_clip_s > 0.0 && self.max_clip_s <= self.seconds, "max_clip_s", "above 0, at most `seconds`")?;
+        check(
+            self.first_epoch_max_clip_s > 0.0 && self.first_epoch_max_clip_s <= self.max_clip_s,
+            "first_epoch_max_clip_s",
+            "above 0, at most `max_clip_s`",
+        )?;
         check((0.0..=1.0).contains(&self.temperature), "temperature", "between 0 and 1")?;
         check((1..=1000).contains(&self.max_repeats), "max_repeats", "from 1 to 1000")
     }
@@ -75,8 +83,9 @@ impl BatchPlan {
     pub fn draw(corpus: &Corpus, config: &BatchConfig, seed: u64, epoch: u64) -> Self {
         let mut random = Random::new(&[seed, epoch]);
         let mut by_language: BTreeMap<Option<Language>, Vec<usize>> = BTreeMap::new();
+        let longest_s = if epoch == 0 { config.first_epoch_max_clip_s } else { config.max_clip_s };
         for (i, clip) in corpus.clips().iter().enumerate() {
-            if corpus.duration_s(i) <= config.max_clip_s {
+            if corpus.duration_s(i) <= longest_s {
                 by_language.entry(clip.language).or_default().push(i);
             }
         }

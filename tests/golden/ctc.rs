@@ -23,8 +23,8 @@ fn values(tensor: &Tensor) -> Vec<f64> {
     tensor.to_vec1().expect("f64 values")
 }
 
-/// Asserts `|got - want| <= TOLERANCE (1 + |want|)`; returns the largest difference and its index.
-fn compare(name: &str, got: &[f64], want: &[f64]) -> (f64, usize) {
+/// Asserts `|got - want| <= TOLERANCE (1 + |want|)` and prints the largest difference.
+fn compare(name: &str, got: &[f64], want: &[f64]) {
     assert_eq!(got.len(), want.len(), "{name}: number of values");
     let mut largest = (0.0, 0);
     for (index, (g, w)) in got.iter().zip(want).enumerate() {
@@ -39,7 +39,6 @@ fn compare(name: &str, got: &[f64], want: &[f64]) -> (f64, usize) {
         }
     }
     println!("{name}: largest difference {:e} at {}", largest.0, largest.1);
-    largest
 }
 
 fn closed(tokens: &[u32]) -> Target {
@@ -96,14 +95,12 @@ fn losses_and_gradients_are_those_of_pytorch() -> candle_core::Result<()> {
             .collect();
         compare(&format!("{name}.loss"), &reported, &values(&expected[&format!("{name}.loss")]));
         match expected.get(&format!("{name}.grad_logits")) {
-            Some(want) => {
-                compare(&format!("{name}.grad_logits"), &gradient, &values(want));
-            }
+            Some(want) => compare(&format!("{name}.grad_logits"), &gradient, &values(want)),
             None => without_gradient.push(name),
         }
     }
     assert_eq!(cases.len(), 23);
-    assert_eq!(n_infinite, 3);
+    assert_eq!(n_infinite, 5);
     assert_eq!(without_gradient, ["too_short"]);
     Ok(())
 }

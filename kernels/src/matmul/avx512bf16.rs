@@ -3,8 +3,8 @@
 use super::blocked::{MicroKernel, panel_buffers};
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps,
+    _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -70,13 +70,15 @@ unsafe fn pack<const WIDTH: usize>(
             }
             let value = |i: usize, j: usize| bf16(*source.add(i * lane_stride + j * k_stride));
             let mut done = 0;
-            if lane_stride == 1 && width == WIDTH && WIDTH % 16 == 0 {
-                for e in 0..pairs {
-                    for i in (0..WIDTH).step_by(16) {
+            if lane_stride == 1 {
+                for i in (0..width).step_by(16) {
+                    // Lanes that do not exist are neither read nor written.
+                    let mask = 0xffff_u16 >> (16 - 16.min(width - i));
+                    for e in 0..pairs {
                         let even = source.add(2 * e * k_stride + i);
                         let odd = source.add((2 * e + 1) * k_stride + i);
-                        let joined = interleave(even, odd);
-                        _mm512_storeu_si512(panel.add(e * WIDTH + i).cast(), joined);
+                        let joined = interleave(even, odd, mask);
+                        _mm512_mask_storeu_epi32(panel.add(e * WIDTH + i).cast(), mask, joined);
                     }
                 }
                 done = pairs;
@@ -109,17 +111,19 @@ unsafe fn pack<const WIDTH: usize>(
     }
 }
 
-/// Sixteen pairs from two rows of sixteen values.
+/// Up to sixteen pairs from two rows of values, those of `mask`.
 ///
 /// # Safety
-/// Both pointers must be valid for sixteen values.
+/// Both pointers must be valid for the values of `mask`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn interleave(even: *const f32, odd: *const f32) -> __m512i {
+unsafe fn interleave(even: *const f32, odd: *const f32, mask: u16) -> __m512i {
     // SAFETY: valid by the caller's promise; bf16 and integer vectors of one size have one layout.
     unsafe {
-        let even = _mm512_cvtepu16_epi32(transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(even))));
-        let odd = _mm512_cvtepu16_epi32(transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(odd))));
+        let even = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, even));
+        let odd = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, odd));
+        let (even, odd) =
+            (_mm512_cvtepu16_epi32(transmute(even)), _mm512_cvtepu16_epi32(transmute(odd)));
         _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd))
     }
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the fixtures of the audio layer: one sentence in every format.
-# Needs espeak-ng 1.51 and ffmpeg 5.1; other versions may give other bytes.
+# Needs espeak-ng 1.51, ffmpeg 5.1 and opus-tools 0.2 (libopus 1.3.1); other versions may give other bytes.
 set -euo pipefail
 cd "$(dirname "$0")"
 work=$(mktemp -d)
@@ -15,7 +15,7 @@ mono=(-i "$work/s.wav")
 # The right channel is the left one, 3 ms later and softer.
 stereo=(-i "$work/s.wav" -filter_complex "[0:a]asplit[l][r];[r]adelay=3,volume=0.5[q];[l][q]join=inputs=2:channel_layout=stereo,aresample=44100")
 # Eight channels, each half as loud as the one before.
-eight=(-i "$work/s.wav" -filter_complex "[0:a]atrim=end=0.05,aresample=192000,pan=octagonal|c0=c0|c1=0.5*c0|c2=0.25*c0|c3=0.125*c0|c4=0.0625*c0|c5=0.03125*c0|c6=0.015625*c0|c7=0.0078125*c0")
+eight=(-i "$work/s.wav" -filter_complex "[0:a]atrim=end=0.03,aresample=192000,pan=octagonal|c0=c0|c1=0.5*c0|c2=0.25*c0|c3=0.125*c0|c4=0.0625*c0|c5=0.03125*c0|c6=0.015625*c0|c7=0.0078125*c0")
 
 ff "${mono[@]}" -c:a flac -compression_level 12 sentence.flac
 ff "${mono[@]}" -c:a flac sentence-flac.ogg
@@ -33,11 +33,13 @@ ff "${mono[@]}" -ar 48000 -c:a libopus -b:a 32k -application voip sentence-hybri
 ff "${mono[@]}" -ar 48000 -c:a libopus -b:a 64k -application audio sentence-celt.opus
 ff "${stereo[@]}" -ar 48000 -c:a libopus -b:a 64k -application audio sentence-stereo.opus
 ff "${mono[@]}" -c:a libopus -b:a 24k sentence.webm
+ff "${mono[@]}" -c:a libopus -b:a 24k -f webm - > sentence-live.webm
 ff "${mono[@]}" -c:a libopus -b:a 24k sentence-opus.mp4
 ff "${mono[@]}" -c:a libopus -b:a 24k sentence-opus.caf
 ff "${mono[@]}" -c:a aac -b:a 32k sentence.aac
 ff "${mono[@]}" -c:a aac -b:a 32k sentence.m4a
 ff "${mono[@]}" -c:a aac -b:a 32k -movflags +faststart sentence-faststart.m4a
+ff "${mono[@]}" -c:a aac -b:a 32k -movflags frag_keyframe+empty_moov sentence-fragmented.m4a
 ff "${mono[@]}" -c:a aac -b:a 32k sentence-aac.mka
 ff "${mono[@]}" -c:a libmp3lame -b:a 32k sentence-mp3.mp4
 ff "${mono[@]}" -c:a adpcm_ms sentence-adpcm-ms.wav
@@ -56,9 +58,8 @@ ff -i "$work/s.wav" -t 0.2 -c:a pcm_s24be short-s24.aiff
 ff -i "$work/s.wav" -t 0.2 -c:a pcm_f32be short-f32.caf
 ff -i "$work/s.wav" -t 0.2 -c:a pcm_s16le -f wav - > short-piped.wav
 
-# What libopus makes of the Opus streams: 16-bit PCM at 48 kHz, without dither.
+# What libopus makes of the first quarter second: 16-bit PCM at 48 kHz, without dither.
 for name in sentence sentence-hybrid sentence-celt sentence-stereo; do
   opusdec --quiet --rate 48000 --no-dither "$name.opus" "$work/$name.wav"
-  ff -i "$work/$name.wav" -c:a flac -compression_level 12 "$work/$name.flac"
-  ls -l "$work/$name.flac" >&2
+  ff -i "$work/$name.wav" -t 0.25 -c:a flac -compression_level 12 "libopus-$name.flac"
 done

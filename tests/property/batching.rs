@@ -1,0 +1,96 @@
+//! A clip is the same alone and in any batch.
+
+use crate::encoders::{batch, clip, encoder_config, random_parameters, recogniser_config};
+use asr::model::{EncoderConfig, Logits, Pass, Recogniser};
+use asr_kernels::Precision;
+use candle_core::{Result, Tensor};
+use proptest::prelude::*;
+
+/// Largest difference between two outputs over the valid frames of a clip.
+fn difference(alone: &Tensor, together: &Tensor, clip: usize, frames: usize) -> Result<f32> {
+    let alone = alone.get(0)?.narrow(0, 0, frames)?;
+    let together = together.get(clip)?.narrow(0, 0, frames)?;
+    (alone - together)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+}
+
+struct Batch {
+    config: EncoderConfig,
+    model: Recogniser,
+    clips: Vec<Vec<f32>>,
+    extra: usize,
+}
+
+impl Batch {
+    fn new(config: EncoderConfig, steps: &[usize], extra: usize, seed: u64) -> Result<Self> {
+        let parameters = random_parameters(&config, seed)?;
+        let model = Recogniser::for_training(&recogniser_config(&config), &parameters, seed)?;
+        let clips = (0_u64..).zip(steps).map(|(i, &n)| clip(&config, n, seed ^ (i + 1))).collect();
+        Ok(Self { config, model, clips, extra })
+    }
+
+    /// Names of outputs with the largest difference between alone and together.
+    fn differences(&self, clip: usize) -> Result<Vec<(String, f32)>> {
+        let clips: Vec<&[f32]> = self.clips.iter().map(Vec::as_slice).collect();
+        let together = batch(&self.config, &clips, self.extra)?;
+        let alone = batch(&self.config, &clips[clip..=clip], 0)?;
+        let pass = Pass::inference(Precision::F32);
+        let mut differences = Vec::new();
+        let mut add = |name: String, a: (&Tensor, &[usize]), t: (&Tensor, &[usize])| {
+            assert_eq!(a.1[0], t.1[clip], "valid frames of {name}");
+            differences.push((name, difference(a.0, t.0, clip, a.1[0])?));
+            Ok::<(), candle_core::Error>(())
+        };
+        let encoder = self.model.encoder();
+        let (a, t) = (encoder.forward(&alone, &pass)?, encoder.forward(&together, &pass)?);
+        for (i, (a, t)) in a.iter().zip(&t).enumerate() {
+            let (a, t) = (&a.output, &t.output);
+            add(format!("resolution {i}"), (&a.hidden, &a.lengths), (&t.hidden, &t.lengths))?;
+        }
+        let (high, low) = self.model.training_logits(&alone, &pass)?;
+        let (high_together, low_together) = self.model.training_logits(&together, &pass)?;
+        let mut add_logits = |name: &str, a: &Logits, t: &Logits| {
+            add(name.to_owned(), (&a.values, &a.lengths), (&t.values, &t.lengths))
+        };
+        add_logits("logits", &high, &high_together)?;
+        match (&low, &low_together) {
+            (Some(low), Some(together)) => add_logits("low logits", low, together)?,
+            (low, together) => assert!(low.is_none() && together.is_none(), "one head is missing"),
+        }
+        Ok(differences)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_clip_is_the_same_alone_and_in_a_batch(
+        config in encoder_config(),
+        steps in prop::collection::vec(1_usize..160, 2..5),
+        extra in 0_usize..20,
+        seed in any::<u64>(),
+    ) {
+        let n_clips = steps.len();
+        let batch = Batch::new(config, &steps, extra, seed).expect("a valid configuration");
+        for clip in 0..n_clips {
+            for (name, difference) in batch.differences(clip).expect("shapes fit") {
+                // NaN is no small difference either.
+                prop_assert!(difference < 1e-4, "{name} of clip {clip} differs by {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_as_many_as_the_configuration_says(
+        config in encoder_config(),
+        steps in 1_usize..160,
+        seed in any::<u64>(),
+    ) {
+        let wanted = config.frames(steps.max(config.receptive_field()));
+        let batch = Batch::new(config, &[steps], 0, seed).expect("a valid configuration");
+        let input = super::encoders::batch(&batch.config, &[&batch.clips[0]], 0).expect("one clip");
+        let logits = batch.model.logits(&input, &Pass::inference(Precision::F32)).expect("fits");
+        prop_assert_eq!(&logits.lengths, &[wanted]);
+        prop_assert_eq!(logits.values.dims(), &[1, wanted, super::encoders::VOCAB_SIZE]);
+    }
+}

@@ -1,0 +1,7 @@
+//! Laws that hold for any input.
+
+mod batching;
+mod encoders;
+mod gradients;
+mod model_folder;
+mod resampling;
