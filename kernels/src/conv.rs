@@ -20,6 +20,12 @@ pub(crate) struct Map {
 }
 
 impl Map {
+    /// The map of `weight`, `(short, long, kernel)`.
+    fn of(weight: &Tensor, stride: usize, precision: Precision) -> Result<Self> {
+        let (short_channels, long_channels, kernel) = weight.dims3()?;
+        Ok(Self { short_channels, long_channels, kernel, stride, precision })
+    }
+
     fn windows<'a>(&self, long: &'a [f32], frames: usize) -> Matrix<'a> {
         let row = self.kernel * self.long_channels;
         Matrix::strided(long, frames, row, self.stride * self.long_channels, 1)
@@ -115,7 +121,7 @@ pub fn conv1d(
         bail!("conv1d: {frames} frames are fewer than the kernel of {kernel}");
     }
     let x = if padding == 0 { x.contiguous()? } else { x.pad_with_zeros(1, padding, padding)? };
-    x.apply_op2(&weight.contiguous()?, Conv { stride, precision })
+    x.apply_op2(&weight.contiguous()?, Conv { map: Map::of(weight, stride, precision)? })
 }
 
 /// Transposed convolution over time: each frame adds `kernel` frames of output, `stride` apart.
@@ -138,25 +144,12 @@ pub fn conv_transpose1d(
     if inputs != expected || stride == 0 || kernel == 0 || frames == 0 {
         bail!("conv_transpose1d: x {:?}, weight {:?}, stride {stride}", x.dims(), weight.dims());
     }
-    let op = ConvTranspose { stride, output_padding, precision };
+    let op = ConvTranspose { map: Map::of(weight, stride, precision)?, output_padding };
     x.contiguous()?.apply_op2(&weight.contiguous()?, op)
 }
 
 struct Conv {
-    stride: usize,
-    precision: Precision,
-}
-
-impl Conv {
-    fn map(&self, weight: &[usize]) -> Map {
-        Map {
-            short_channels: weight[0],
-            long_channels: weight[1],
-            kernel: weight[2],
-            stride: self.stride,
-            precision: self.precision,
-        }
-    }
+    map: Map,
 }
 
 impl CustomOp2 for Conv {
@@ -172,7 +165,7 @@ impl CustomOp2 for Conv {
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (batch, frames, inputs) = x_layout.shape().dims3()?;
-        let map = self.map(weight_layout.dims());
+        let map = self.map;
         let short_frames = (frames - map.kernel) / map.stride + 1;
         let packed = map.pack(slice(weight, weight_layout)?);
         let mut y = vec![0.0; batch * short_frames * map.short_channels];
@@ -190,7 +183,7 @@ impl CustomOp2 for Conv {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let map = self.map(weight.dims());
+        let map = self.map;
         let (_, long_frames, _) = x.dims3()?;
         let (_, short_frames, _) = dy.dims3()?;
         gradients(map, weight, (x, long_frames), (dy, short_frames), Wanted::Long)
@@ -198,21 +191,8 @@ impl CustomOp2 for Conv {
 }
 
 struct ConvTranspose {
-    stride: usize,
+    map: Map,
     output_padding: usize,
-    precision: Precision,
-}
-
-impl ConvTranspose {
-    fn map(&self, weight: &[usize]) -> Map {
-        Map {
-            short_channels: weight[0],
-            long_channels: weight[1],
-            kernel: weight[2],
-            stride: self.stride,
-            precision: self.precision,
-        }
-    }
 }
 
 impl CustomOp2 for ConvTranspose {
@@ -228,7 +208,7 @@ impl CustomOp2 for ConvTranspose {
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (batch, frames, inputs) = x_layout.shape().dims3()?;
-        let map = self.map(weight_layout.dims());
+        let map = self.map;
         let long_frames = (frames - 1) * map.stride + map.kernel + self.output_padding;
         let packed = map.pack(slice(weight, weight_layout)?);
         let mut y = vec![0.0; batch * long_frames * map.long_channels];
@@ -246,7 +226,7 @@ impl CustomOp2 for ConvTranspose {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let map = self.map(weight.dims());
+        let map = self.map;
         let (_, short_frames, _) = x.dims3()?;
         let (_, long_frames, _) = dy.dims3()?;
         gradients(map, weight, (dy, long_frames), (x, short_frames), Wanted::Short)

@@ -11,16 +11,17 @@ use symphonia::core::packet::Packet;
 
 use crate::audio::damage::DamageLog;
 use crate::audio::input::Watch;
-use crate::audio::prepare::Prepared;
+use crate::audio::prepare::{Hints, Medium};
 use crate::audio::stream::BlockSource;
 use crate::audio::track::{Decoded, Track};
-use crate::audio::trim::Padding;
 use crate::audio::{AudioError, DecodeOptions, SourceInfo};
 
 /// Demultiplexer errors in a row after which the rest of the input is given up.
 const MAX_CONSECUTIVE_ERRORS: u32 = 64;
 /// Longest gap between time stamps that is filled with silence, in seconds.
 const MAX_GAP_S: f64 = 60.0;
+/// Containers with time stamps of their own, where others count what they read.
+const TIMED: [&str; 3] = ["flac", "matroska", "ogg"];
 
 /// A container with one selected audio track, decoded packet by packet.
 pub(super) struct Container {
@@ -28,7 +29,7 @@ pub(super) struct Container {
     options: DecodeOptions,
     watch: Watch,
     format: Box<dyn FormatReader>,
-    paddings: Vec<Padding>,
+    hints: Hints,
     track: Track,
     info: SourceInfo,
     /// Seconds decoded before the current track or rate began.
@@ -40,15 +41,13 @@ pub(super) struct Container {
     /// Where the time stamps put the first of `n_untrimmed`, in seconds.
     origin_s: Option<f64>,
     consecutive_errors: u32,
-    /// Whether the file is known to be cut off.
-    truncated: bool,
     ended: bool,
 }
 
 impl Container {
     /// Recognises the container, selects the default audio track and sets its decoder up.
     pub(super) fn open(
-        prepared: Prepared,
+        medium: Medium,
         name: &str,
         extension: Option<&str>,
         options: &DecodeOptions,
@@ -58,7 +57,7 @@ impl Container {
         if let Some(extension) = extension {
             hint.with_extension(extension);
         }
-        let stream = MediaSourceStream::new(prepared.media, MediaSourceStreamOptions::default());
+        let stream = MediaSourceStream::new(medium.media, MediaSourceStreamOptions::default());
         let format = symphonia::default::get_probe()
             .probe(
                 &hint,
@@ -70,22 +69,20 @@ impl Container {
                 Err(limit) => limit,
                 Ok(()) => probe_error(name, source),
             })?;
-        let track = Track::select(name, format.as_ref(), options, &prepared.paddings)?;
+        let track = Track::select(name, format.as_ref(), options, &medium.hints)?;
         let info = SourceInfo {
             container: format.format_info().short_name.to_owned(),
             codec: track.codec_name().to_owned(),
             sample_rate_hz: track.source_rate_hz(),
             n_channels: track.n_channels(),
-            duration_s: track
-                .declared_frames
-                .map(|frames| frames as f64 / f64::from(track.sample_rate_hz)),
+            duration_s: track.declared_s,
         };
         Ok(Self {
             name: name.to_owned(),
             options: options.clone(),
             watch: watch.clone(),
             format,
-            paddings: prepared.paddings,
+            hints: medium.hints,
             track,
             info,
             base_s: 0.0,
@@ -93,7 +90,6 @@ impl Container {
             n_untrimmed: 0,
             origin_s: None,
             consecutive_errors: 0,
-            truncated: prepared.truncated,
             ended: false,
         })
     }
@@ -124,14 +120,19 @@ impl Container {
                     self.report_length(damage, false);
                     return Ok(None);
                 }
-                Err(Error::IoError(error)) => {
-                    let at_end = error.kind() == ErrorKind::UnexpectedEof;
-                    self.report_length(damage, !(at_end && self.may_end_anywhere()));
+                Err(Error::IoError(source)) if source.kind() != ErrorKind::UnexpectedEof => {
+                    return Err(AudioError::Read {
+                        name: self.name.clone(),
+                        source,
+                    });
+                }
+                Err(Error::IoError(_)) => {
+                    self.report_length(damage, !self.may_end_anywhere());
                     self.ended = true;
                     return Ok(None);
                 }
                 Err(error) => {
-                    damage.lost(self.now_s(), 0.0, 0, &error);
+                    damage.lost(self.now_s(), 0.0, &error);
                     self.consecutive_errors += 1;
                     if self.consecutive_errors > MAX_CONSECUTIVE_ERRORS {
                         self.report_length(damage, true);
@@ -148,13 +149,16 @@ impl Container {
     fn may_end_anywhere(&self) -> bool {
         match self.info.container.as_str() {
             "wave" => self.track.declared_frames.is_none(),
-            "matroska" => !self.truncated,
+            "matroska" => !self.hints.truncated,
             _ => false,
         }
     }
 
     /// Puts silence where the time stamp of the next packet leaps ahead of what was decoded.
     fn fill_gap(&mut self, packet: &Packet, mono: &mut Vec<f32>, damage: &mut DamageLog) {
+        if !TIMED.contains(&self.info.container.as_str()) {
+            return;
+        }
         let Some(start_s) = self.track.start_s(packet) else {
             return;
         };
@@ -172,7 +176,7 @@ impl Container {
             self.origin_s = Some(start_s - decoded_s);
             0
         };
-        damage.gap(self.now_s(), gap_s, n_samples);
+        damage.gap(self.now_s(), gap_s);
         mono.resize(mono.len() + n_samples, 0.0);
         self.n_untrimmed += n_samples as u64;
     }
@@ -191,6 +195,7 @@ impl Container {
                 rate_hz,
                 n_channels,
             } => {
+                damage.sound(mono.len() - start);
                 if self.info.n_channels == 0 {
                     self.info.n_channels = n_channels;
                 }
@@ -199,7 +204,7 @@ impl Container {
                 }
             }
             Decoded::Lost { reason, duration_s } => {
-                damage.lost(self.now_s(), duration_s, mono.len() - start, &reason);
+                damage.lost(self.now_s(), duration_s, &reason);
             }
         }
         self.n_untrimmed += (mono.len() - start) as u64;
@@ -235,12 +240,7 @@ impl Container {
         self.n_frames = 0;
         self.n_untrimmed = 0;
         self.origin_s = None;
-        self.track = Track::select(
-            &self.name,
-            self.format.as_ref(),
-            &self.options,
-            &self.paddings,
-        )?;
+        self.track = Track::select(&self.name, self.format.as_ref(), &self.options, &self.hints)?;
         Ok(())
     }
 }

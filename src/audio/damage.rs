@@ -109,13 +109,18 @@ const MAX_ENTRIES: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct DamageLog {
     entries: Vec<Damage>,
-    n_lost_samples: u64,
+    n_sound_samples: u64,
 }
 
 impl DamageLog {
-    /// Source samples that are silence in place of something lost.
-    pub(super) fn n_lost_samples(&self) -> u64 {
-        self.n_lost_samples
+    /// Samples that were decoded, as opposed to the silence in place of lost ones.
+    pub(super) fn n_sound_samples(&self) -> u64 {
+        self.n_sound_samples
+    }
+
+    /// `n_samples` more were decoded.
+    pub(super) fn sound(&mut self, n_samples: usize) {
+        self.n_sound_samples += n_samples as u64;
     }
 
     pub(super) fn entries(&self) -> &[Damage] {
@@ -126,15 +131,8 @@ impl DamageLog {
         self.entries
     }
 
-    /// One packet lost at `at_s`, replaced by `n_samples` of silence that last `lost_s`.
-    pub(super) fn lost(
-        &mut self,
-        at_s: f64,
-        lost_s: f64,
-        n_samples: usize,
-        reason: &dyn fmt::Display,
-    ) {
-        self.n_lost_samples += n_samples as u64;
+    /// One packet lost at `at_s`, replaced by silence for `lost_s`.
+    pub(super) fn lost(&mut self, at_s: f64, lost_s: f64, reason: &dyn fmt::Display) {
         let full = self.entries.len() >= MAX_ENTRIES;
         let previous = self.entries.iter_mut().rev().find_map(|entry| match entry {
             Damage::Lost {
@@ -160,9 +158,8 @@ impl DamageLog {
         }
     }
 
-    /// `n_samples` of silence for `gap_s` that the time stamps leap.
-    pub(super) fn gap(&mut self, at_s: f64, gap_s: f64, n_samples: usize) {
-        self.n_lost_samples += n_samples as u64;
+    /// The time stamps leap by `gap_s`.
+    pub(super) fn gap(&mut self, at_s: f64, gap_s: f64) {
         if self.entries.len() < MAX_ENTRIES {
             self.entries.push(Damage::Gap {
                 start_s: at_s,

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use symphonia::core::io::MediaSource;
 
@@ -13,21 +13,31 @@ const NONE: u8 = 0;
 const BYTES: u8 = 1;
 const TIME: u8 = 2;
 
-/// Says which limit ended a read, because the demultiplexers in between may swallow the
-/// error that the read returned.
+/// Keeps an eye on the limits. It says which of them ended a read, because the
+/// demultiplexers in between may swallow the error that the read returned.
 #[derive(Clone)]
 pub(super) struct Watch {
-    tripped: Arc<AtomicU8>,
-    started: Instant,
     limits: Limits,
+    state: Arc<State>,
+}
+
+struct State {
+    tripped: AtomicU8,
+    epoch: Instant,
+    /// When the time is up, in nanoseconds from `epoch`.
+    deadline_ns: AtomicU64,
 }
 
 impl Watch {
     pub(super) fn new(limits: &Limits) -> Self {
+        let state = State {
+            tripped: AtomicU8::new(NONE),
+            epoch: Instant::now(),
+            deadline_ns: AtomicU64::new(u64::MAX),
+        };
         Self {
-            tripped: Arc::new(AtomicU8::new(NONE)),
-            started: Instant::now(),
             limits: limits.clone(),
+            state: Arc::new(state),
         }
     }
 
@@ -35,15 +45,20 @@ impl Watch {
         &self.limits
     }
 
+    /// Lets time run, `spent` of it being used up already.
+    pub(super) fn start(&self, spent: Duration) {
+        if let Some(limit) = self.limits.max_decode_time {
+            let deadline = self.state.epoch.elapsed() + limit.saturating_sub(spent);
+            let deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+            self.state.deadline_ns.store(deadline_ns, Ordering::Relaxed);
+        }
+    }
+
     /// Fails if a read was refused, or if the time is up.
     pub(super) fn check(&self, name: &str) -> Result<(), AudioError> {
-        if self.out_of_time() {
-            self.tripped.store(TIME, Ordering::Relaxed);
-        }
-        match (
-            self.tripped.load(Ordering::Relaxed),
-            self.limits.max_decode_time,
-        ) {
+        self.check_time();
+        let tripped = self.state.tripped.load(Ordering::Relaxed);
+        match (tripped, self.limits.max_decode_time) {
             (BYTES, _) => Err(AudioError::TooManyBytes {
                 name: name.to_owned(),
                 limit_bytes: self.limits.max_bytes,
@@ -57,18 +72,23 @@ impl Watch {
     }
 
     /// Notes whether `n_bytes` are too many; false if so.
-    pub(super) fn check_bytes(&self, n_bytes: u64) -> bool {
+    fn check_bytes(&self, n_bytes: u64) -> bool {
         let within = n_bytes <= self.limits.max_bytes;
         if !within {
-            self.tripped.store(BYTES, Ordering::Relaxed);
+            self.state.tripped.store(BYTES, Ordering::Relaxed);
         }
         within
     }
 
-    fn out_of_time(&self) -> bool {
-        self.limits
-            .max_decode_time
-            .is_some_and(|limit| self.started.elapsed() > limit)
+    /// Notes whether the time is up; false if so.
+    fn check_time(&self) -> bool {
+        let deadline_ns = self.state.deadline_ns.load(Ordering::Relaxed);
+        let within =
+            deadline_ns == u64::MAX || self.state.epoch.elapsed().as_nanos() < deadline_ns.into();
+        if !within {
+            self.state.tripped.store(TIME, Ordering::Relaxed);
+        }
+        within
     }
 }
 
@@ -105,8 +125,7 @@ impl Guarded {
 
 impl Read for Guarded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.watch.out_of_time() {
-            self.watch.tripped.store(TIME, Ordering::Relaxed);
+        if !self.watch.check_time() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let n = self.inner.read(buffer)?;

@@ -18,12 +18,15 @@ mod input;
 mod matroska;
 mod mix;
 mod mp4;
+mod ogg;
 mod options;
 mod opus;
+mod pcm;
 mod prepare;
-mod raw;
 mod resample;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod track;
 mod trim;
 mod wav;
@@ -36,9 +39,9 @@ pub use damage::Damage;
 pub use error::AudioError;
 pub use files::{AUDIO_EXTENSIONS, audio_files};
 pub use options::{DecodeOptions, Limits};
-pub use raw::RawFormat;
+pub use pcm::RawFormat;
 pub use resample::{MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Resampler, resample};
-pub use stream::AudioStream;
+pub use stream::{AudioStream, panic_is_contained};
 pub use wav::{WavFormat, write_wav};
 
 /// A decoded input.

@@ -163,8 +163,9 @@ impl Streams {
         let n_channels = match (head.n_streams, head.n_coupled, head.mapping.as_slice()) {
             (1, 0, [0]) => 1,
             // The mean of a stereo stream comes at half the cost from a decoder with one
-            // channel, which mixes before synthesis. That is the mean to 16 bits for the
-            // CELT mode (music); with SILK the two part where the encoder changes modes.
+            // channel, which mixes before synthesis. In the CELT mode (music) that is the mean
+            // but for the noise in collapsed bands; with SILK the two part audibly where the
+            // encoder changes modes.
             (1, 1, [0, 1]) if channel.is_none() && is_celt(packet) => 1,
             (1, 1, [0, 1]) => 2,
             (_, _, mapping) => {

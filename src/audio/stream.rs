@@ -1,17 +1,19 @@
 //! Audio as a stream of mono blocks, in memory that does not grow with its length.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use symphonia::core::io::{MediaSource, ReadOnlySource};
 
 use crate::audio::container::Container;
 use crate::audio::damage::DamageLog;
 use crate::audio::input::{Guarded, Watch};
-use crate::audio::prepare::prepare;
-use crate::audio::raw::RawSource;
+use crate::audio::pcm::{PcmLayout, PcmSource};
+use crate::audio::prepare::{Prepared, prepare};
 use crate::audio::{AudioError, Damage, DecodeOptions, RawFormat, Resampler, SourceInfo};
 
 /// Least samples in a block, but for the last.
@@ -50,6 +52,8 @@ pub struct AudioStream {
     source: Box<dyn BlockSource>,
     options: DecodeOptions,
     watch: Watch,
+    /// Time spent reading and decoding so far.
+    spent: Duration,
     resampler: Option<Resampler>,
     /// Rate of the blocks of `source`, which may change on the way.
     source_rate_hz: u32,
@@ -132,16 +136,17 @@ impl AudioStream {
     ) -> Result<Self, AudioError> {
         let name = "raw PCM";
         let watch = Watch::new(&options.limits);
-        let source = RawSource::new(
-            reader,
-            format,
+        let pipe = Box::new(ReadOnlySource::new(reader));
+        let reader = Guarded::new(pipe, &watch, name)?;
+        let layout = PcmLayout {
+            container: "raw",
+            encoding: format.into(),
             sample_rate_hz,
             n_channels,
-            name,
-            options.channel,
-            &watch,
-        )?;
-        Self::new(Box::new(source), name, options, watch)
+            n_frames: None,
+        };
+        let source = PcmSource::new(reader, layout, name, options.channel, &watch)?;
+        Self::new(Box::new(source), name, options, watch, Duration::ZERO)
     }
 
     fn from_media(
@@ -150,13 +155,20 @@ impl AudioStream {
         extension: Option<&str>,
         options: &DecodeOptions,
     ) -> Result<Self, AudioError> {
+        let started = Instant::now();
         let watch = Watch::new(&options.limits);
+        watch.start(Duration::ZERO);
         let media = Guarded::new(media, &watch, name)?;
-        let prepared = prepare(media, name, &watch)?;
-        let container = contain(name, || {
-            Container::open(prepared, name, extension, options, &watch)
-        })?;
-        Self::new(Box::new(container), name, options, watch)
+        let source: Box<dyn BlockSource> = match prepare(media, name, &watch)? {
+            Prepared::Pcm(layout, samples) => {
+                let source = PcmSource::new(samples, layout, name, options.channel, &watch)?;
+                Box::new(source)
+            }
+            Prepared::Container(medium) => Box::new(contain(name, || {
+                Container::open(medium, name, extension, options, &watch)
+            })?),
+        };
+        Self::new(source, name, options, watch, started.elapsed())
     }
 
     fn new(
@@ -164,6 +176,7 @@ impl AudioStream {
         name: &str,
         options: &DecodeOptions,
         watch: Watch,
+        spent: Duration,
     ) -> Result<Self, AudioError> {
         let limit_s = options.limits.max_duration_s;
         if source
@@ -182,6 +195,7 @@ impl AudioStream {
             source,
             options: options.clone(),
             watch,
+            spent,
             source_rate_hz: 0,
             mono: Vec::new(),
             decoded_s: 0.0,
@@ -203,7 +217,10 @@ impl AudioStream {
             return Ok(None);
         }
         let mut block = Vec::with_capacity(BLOCK_SAMPLES + BLOCK_SAMPLES / 2);
+        let started = Instant::now();
+        self.watch.start(self.spent);
         let outcome = self.fill(&mut block);
+        self.spent += started.elapsed();
         if !matches!(outcome, Ok(true)) {
             self.done = true;
         }
@@ -279,6 +296,8 @@ impl AudioStream {
                 first_loud.get_or_insert(index);
                 n_loud += 1;
                 peak = peak.max(sample.abs());
+                // Now, because the resampler would overflow on the largest.
+                *sample = sample.clamp(-1.0, 1.0);
             }
         }
         if let Some(index) = first_not_finite {
@@ -294,14 +313,13 @@ impl AudioStream {
     /// At the end: was there anything at all?
     fn check_substance(&self) -> Result<(), AudioError> {
         let name = || self.name.clone();
-        let n_good = self.n_decoded - self.damage.n_lost_samples();
         match self.damage.entries().first() {
-            Some(first) if n_good == 0 => Err(AudioError::NothingDecoded {
+            Some(first) if self.damage.n_sound_samples() == 0 => Err(AudioError::NothingDecoded {
                 name: name(),
                 first: first.clone(),
             }),
-            None if n_good == 0 => Err(AudioError::Empty { name: name() }),
-            _ if self.n_not_finite >= n_good => Err(AudioError::NotFinite { name: name() }),
+            _ if self.n_decoded == 0 => Err(AudioError::Empty { name: name() }),
+            _ if self.n_not_finite == self.n_decoded => Err(AudioError::NotFinite { name: name() }),
             _ => Ok(()),
         }
     }
@@ -325,10 +343,23 @@ impl AudioStream {
 /// the input; beyond this magnitude clipping is reported.
 const LOUD: f32 = 1.5;
 
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a decoder whose panics become [`AudioError::DecoderPanic`].
+/// A program's panic hook can ask, and stay silent about those.
+pub fn panic_is_contained() -> bool {
+    CONTAINED.get()
+}
+
 /// Runs a demultiplexer or decoder so that a panic in it becomes an error.
 fn contain<T>(name: &str, decode: impl FnOnce() -> Result<T, AudioError>) -> Result<T, AudioError> {
+    let outer = CONTAINED.replace(true);
     // Nothing that `decode` touched is used after a panic: the stream is then at its end.
-    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+    let outcome = catch_unwind(AssertUnwindSafe(decode));
+    CONTAINED.set(outer);
+    outcome.unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<&str>()
             .map(|message| (*message).to_owned())
@@ -339,4 +370,25 @@ fn contain<T>(name: &str, decode: impl FnOnce() -> Result<T, AudioError>) -> Res
             message,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let outcome = contain("broken.xyz", || -> Result<(), AudioError> {
+            assert!(panic_is_contained());
+            panic!("index {} out of range", 7)
+        });
+        assert!(!panic_is_contained());
+        match outcome {
+            Err(error @ AudioError::DecoderPanic { .. }) => assert_eq!(
+                error.to_string(),
+                "the decoder failed on `broken.xyz`: index 7 out of range"
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -17,13 +17,13 @@ use symphonia::core::units::{TimeBase, Timestamp};
 use crate::audio::aac::low_complexity_core;
 use crate::audio::mix::append_mono;
 use crate::audio::opus::{OPUS_RATE_HZ, OpusDecoder, OpusError, OpusHead};
-use crate::audio::resample::resampled_len;
-use crate::audio::trim::{Padding, Trim};
+use crate::audio::prepare::Hints;
+use crate::audio::trim::Trim;
 use crate::audio::{AudioError, DecodeOptions, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ};
 
 /// More channels than any microphone array in use; the PCM decoder reserves a packet for
 /// each channel a header claims, so the claim is checked first.
-pub(super) const MAX_CHANNELS: usize = 256;
+const MAX_CHANNELS: usize = 256;
 /// Longest silence that stands in for one lost packet, in seconds.
 const MAX_LOST_PACKET_S: f64 = 1.0;
 /// A lossy stream may part this much from its declared length or its time stamps, because
@@ -35,8 +35,10 @@ pub(super) struct Track {
     pub(super) id: u32,
     /// Rate of the decoded samples, in Hz.
     pub(super) sample_rate_hz: u32,
-    /// What the container says the length is, in frames at that rate.
+    /// How many of them there should be, before trimming.
     pub(super) declared_frames: Option<u64>,
+    /// How long the container says the track is, in seconds.
+    pub(super) declared_s: Option<f64>,
     pub(super) trim: Trim,
     decoder: Decoder,
     params: AudioCodecParameters,
@@ -70,7 +72,7 @@ impl Track {
         name: &str,
         format: &dyn FormatReader,
         options: &DecodeOptions,
-        paddings: &[Padding],
+        hints: &Hints,
     ) -> Result<Self, AudioError> {
         let no_track = || AudioError::NoTrack {
             name: name.to_owned(),
@@ -83,63 +85,37 @@ impl Track {
             .as_ref()
             .and_then(|params| params.audio())
             .ok_or_else(no_track)?;
-        let mut params = params.clone();
-        check_claims(name, &params)?;
-        let padding = paddings.iter().find(|padding| padding.track_id == track.id);
-        let gapless = || {
-            let delay = track.delay.unwrap_or(0);
-            Trim::gapless(delay, track.num_frames, track.padding)
-        };
-        let (decoder, trim) = match params.codec {
-            CODEC_ID_OPUS => {
-                let head = opus_head(name, &params)?;
-                params.channels = Some(Channels::Discrete(head.n_channels as u16));
-                params.sample_rate = Some(OPUS_RATE_HZ);
-                check_channel(name, options.channel, head.n_channels)?;
-                let skipped_s = f64::from(head.pre_skip) / f64::from(OPUS_RATE_HZ);
-                let decoder = OpusDecoder::new(head, options.channel, options.sample_rate_hz);
-                let rate_hz = decoder.sample_rate_hz();
-                let trim = padding.map(|padding| Trim::padding(padding, rate_hz, skipped_s));
-                (
-                    Decoder::Opus(Box::new(decoder)),
-                    trim.unwrap_or_else(Trim::none),
-                )
-            }
-            codec => {
-                if codec == CODEC_ID_AAC
-                    && let Some(config) = params.extra_data.as_deref()
-                    && let Cow::Owned(core) = low_complexity_core(config)
-                {
-                    params.extra_data = Some(core.into());
-                }
-                let decoder = new_decoder(name, &params)?;
-                params = decoder.codec_params().clone();
-                check_claims(name, &params)?;
-                let n_channels = params.channels.as_ref().map_or(0, Channels::count);
-                if n_channels > 0 {
-                    check_channel(name, options.channel, n_channels)?;
-                }
-                let rate_hz = params.sample_rate.unwrap_or(0);
-                let trim = match padding {
-                    Some(padding) => Trim::padding(padding, rate_hz, 0.0),
-                    None if is_mpeg_audio(codec) || codec == CODEC_ID_AAC => gapless(),
-                    None => Trim::none(),
-                };
-                (Decoder::Symphonia(decoder), trim)
-            }
-        };
+        check_claims(name, params)?;
+        let (decoder, params, dropped_s) = set_up(name, params, options)?;
         let source_rate_hz = params.sample_rate.unwrap_or(0);
         check_rate(source_rate_hz)?;
+        let n_channels = params.channels.as_ref().map_or(0, Channels::count);
+        if n_channels > 0 {
+            check_channel(name, options.channel, n_channels)?;
+        }
         let sample_rate_hz = match &decoder {
             Decoder::Symphonia(_) => source_rate_hz,
             Decoder::Opus(decoder) => decoder.sample_rate_hz(),
         };
+        let padding = hints.padding(track.id);
+        let trim = match padding {
+            Some(padding) => Trim::padding(padding, sample_rate_hz, dropped_s),
+            None if is_mpeg_audio(params.codec) || params.codec == CODEC_ID_AAC => {
+                let delay = track.delay.unwrap_or(0);
+                Trim::gapless(delay, track.num_frames, track.padding)
+            }
+            None => Trim::none(),
+        };
+        let n_frames = hints.ogg_frames(track.id).or(track.num_frames);
+        let whole_s = n_frames.map(|n| n as f64 / f64::from(source_rate_hz));
+        let whole_s = whole_s.or_else(|| media_duration_s(format));
+        let decoded_s = whole_s.map(|whole_s| (whole_s - dropped_s).max(0.0));
         Ok(Self {
             id: track.id,
             sample_rate_hz,
-            declared_frames: track
-                .num_frames
-                .map(|n| resampled_len(n, source_rate_hz, sample_rate_hz)),
+            declared_s: padding.map_or(decoded_s, |padding| Some(padding.heard_s(whole_s?))),
+            declared_frames: decoded_s
+                .map(|decoded_s| (decoded_s * f64::from(sample_rate_hz)).round() as u64),
             trim,
             decoder,
             params,
@@ -247,6 +223,42 @@ impl Track {
     }
 }
 
+/// The length of the only track of a file, in seconds, where just the file says it.
+fn media_duration_s(format: &dyn FormatReader) -> Option<f64> {
+    let info = format.media_info();
+    let duration = info.duration.filter(|_| format.tracks().len() == 1)?;
+    let time = info.time_base?.calc_duration(duration)?;
+    Some(time.as_secs_f64()).filter(|&duration_s| duration_s > 0.0)
+}
+
+/// The decoder for a track, the parameters as the decoder sees them, and how many seconds it
+/// drops by itself at the start.
+fn set_up(
+    name: &str,
+    params: &AudioCodecParameters,
+    options: &DecodeOptions,
+) -> Result<(Decoder, AudioCodecParameters, f64), AudioError> {
+    let mut params = params.clone();
+    if params.codec == CODEC_ID_OPUS {
+        let head = opus_head(name, &params)?;
+        params.channels = Some(Channels::Discrete(head.n_channels as u16));
+        params.sample_rate = Some(OPUS_RATE_HZ);
+        let dropped_s = f64::from(head.pre_skip) / f64::from(OPUS_RATE_HZ);
+        let decoder = OpusDecoder::new(head, options.channel, options.sample_rate_hz);
+        return Ok((Decoder::Opus(Box::new(decoder)), params, dropped_s));
+    }
+    if params.codec == CODEC_ID_AAC
+        && let Some(config) = params.extra_data.as_deref()
+        && let Cow::Owned(core) = low_complexity_core(config)
+    {
+        params.extra_data = Some(core.into());
+    }
+    let decoder = new_decoder(name, &params)?;
+    let params = decoder.codec_params().clone();
+    check_claims(name, &params)?;
+    Ok((Decoder::Symphonia(decoder), params, 0.0))
+}
+
 fn opus_head(name: &str, params: &AudioCodecParameters) -> Result<OpusHead, AudioError> {
     let head = match params.extra_data.as_deref() {
         Some(head) => OpusHead::parse(head),
@@ -288,11 +300,19 @@ fn check_claims(name: &str, params: &AudioCodecParameters) -> Result<(), AudioEr
         check_rate(rate)?;
     }
     match params.channels.as_ref().map(Channels::count) {
-        Some(found) if found == 0 || found > MAX_CHANNELS => Err(AudioError::ChannelCount {
+        Some(found) => check_channel_count(name, found),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn check_channel_count(name: &str, found: usize) -> Result<(), AudioError> {
+    if (1..=MAX_CHANNELS).contains(&found) {
+        Ok(())
+    } else {
+        Err(AudioError::ChannelCount {
             name: name.to_owned(),
             found,
-        }),
-        _ => Ok(()),
+        })
     }
 }
 

@@ -45,6 +45,18 @@ enum End {
     Drop { n: u64 },
 }
 
+impl Padding {
+    /// How long a track of `whole_s` is without the padding, in seconds.
+    pub(super) fn heard_s(&self, whole_s: f64) -> f64 {
+        let rest_s = (whole_s - self.skip_s).max(0.0);
+        match self.end {
+            PaddingEnd::Unknown => rest_s,
+            PaddingEnd::Keep { keep_s, .. } => rest_s.min(keep_s),
+            PaddingEnd::Drop { drop_s } => (rest_s - drop_s).max(0.0),
+        }
+    }
+}
+
 impl Trim {
     /// Keeps everything.
     pub(super) fn none() -> Self {

@@ -26,6 +26,9 @@ pub(super) enum CliError {
     /// A new run into a folder that holds another.
     #[error("`{}` already holds a run", folder.display())]
     RunExists { folder: PathBuf },
+    /// A model to start from that is of another make than the recipe.
+    #[error("the model in `{}` has other features or another encoder than the recipe", folder.display())]
+    OtherModel { folder: PathBuf },
     /// An output that cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },

@@ -56,7 +56,16 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     std::fs::write(&resolved, toml::to_string_pretty(&recipe)?).map_err(write(resolved.clone()))?;
     let folder = args.recipe.parent().unwrap_or(Path::new("."));
     let (train, dev, dev_list) = read_clips(&recipe, folder)?;
-    let vocabulary = build_vocabulary(&train, recipe.data.min_character_count)?;
+    let model_config = ModelConfig::new(
+        &recipe.name,
+        recipe.features.clone(),
+        recipe.feature_norm,
+        recipe.encoder.clone(),
+    );
+    let (vocabulary, parameters) = match &recipe.initial_model {
+        Some(folder) => initial_model(folder, &model_config)?,
+        None => (build_vocabulary(&train, recipe.data.min_character_count)?, Parameters::default()),
+    };
     let start = Instant::now();
     let (train, report) = Corpus::load(train)?;
     let (dev, dev_report) = Corpus::load(dev)?;
@@ -70,11 +79,10 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
         start.elapsed()
     ));
     let config = RecogniserConfig { encoder: recipe.encoder.clone(), vocab_size: vocabulary.len() };
-    let parameters = Parameters::default();
     let model = Recogniser::for_training(&config, &parameters, recipe.train.seed)?;
     talk.progress(format_args!("{} parameters, {} tokens", parameters.count(), vocabulary.len()));
     let files = ModelFiles {
-        config: ModelConfig::new(&recipe.name, recipe.features.clone(), recipe.feature_norm, recipe.encoder.clone()),
+        config: model_config,
         vocabulary: vocabulary.clone(),
         parameters: parameters.clone(),
     };
@@ -118,7 +126,8 @@ fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, D
     let dev_list = DevList::read(&folder.join(&recipe.data.dev))?;
     let (mut train, mut dev) = (Vec::new(), Vec::new());
     for (i, manifest) in recipe.data.manifests.iter().enumerate() {
-        for clip in read_manifest(&recipe.data.root.join(manifest))? {
+        for mut clip in read_manifest(&recipe.data.root.join(manifest))? {
+            clip.weight = recipe.data.weights.get(i).copied().unwrap_or(1.0);
             if i == 0 && dev_list.condition(&clip.name).is_some() {
                 dev.push(clip);
             } else {
@@ -127,6 +136,19 @@ fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, D
         }
     }
     Ok((train, dev, dev_list))
+}
+
+/// Vocabulary and parameters of a model that the recipe goes on from.
+fn initial_model(folder: &Path, wanted: &ModelConfig) -> Result<(Vocabulary, Parameters), AnyError> {
+    let files = ModelFiles::read(folder)?;
+    let found = &files.config;
+    if found.features != wanted.features
+        || found.feature_norm != wanted.feature_norm
+        || found.encoder != wanted.encoder
+    {
+        return Err(CliError::OtherModel { folder: folder.to_owned() }.into());
+    }
+    Ok((files.vocabulary, files.parameters))
 }
 
 fn build_vocabulary(clips: &[Clip], min_count: u64) -> Result<Vocabulary, AnyError> {

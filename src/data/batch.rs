@@ -89,7 +89,11 @@ impl BatchPlan {
                 by_language.entry(clip.language).or_default().push(i);
             }
         }
-        let seconds = |clips: &[usize]| clips.iter().map(|&i| corpus.duration_s(i)).sum::<f64>();
+        let clip_weight = |i: usize| corpus.clips()[i].weight;
+        by_language.retain(|_, clips| clips.iter().any(|&i| clip_weight(i) > 0.0));
+        let seconds = |clips: &[usize]| {
+            clips.iter().map(|&i| corpus.duration_s(i) * clip_weight(i)).sum::<f64>()
+        };
         let total: f64 = by_language.values().map(|clips| seconds(clips)).sum();
         let weight = |clips: &[usize]| seconds(clips).powf(config.temperature);
         let weights: f64 = by_language.values().map(|clips| weight(clips)).sum();
@@ -97,10 +101,12 @@ impl BatchPlan {
         for clips in by_language.values() {
             // Rounds of the whole language, the last one partial.
             let rounds = (total * weight(clips) / weights / seconds(clips)).min(config.max_repeats as f64);
-            let count = (rounds * clips.len() as f64).round() as usize;
+            let in_a_round: f64 = clips.iter().map(|&i| clip_weight(i)).sum();
+            let count = (rounds * in_a_round).round() as usize;
             let mut order: Vec<usize> = Vec::new();
             while order.len() < count {
-                let mut round = clips.clone();
+                let mut round: Vec<usize> =
+                    clips.iter().copied().filter(|&i| random.chance(clip_weight(i))).collect();
                 random.shuffle(&mut round);
                 order.extend(round);
             }

@@ -40,6 +40,9 @@ pub struct Clip {
     pub duration_s: f64,
     /// What is said.
     pub transcript: Transcript,
+    /// Share of the rounds through its language in which training draws it, 0 to 1; a
+    /// manifest does not say, so 1.
+    pub weight: f64,
 }
 
 /// A table with named columns, checked to be of one width.
@@ -159,6 +162,7 @@ pub(super) fn parse_manifest(text: &str, path: &Path) -> Result<Vec<Clip>, DataE
             dataset: optional(row, "dataset"),
             duration_s,
             transcript,
+            weight: 1.0,
         });
     }
     Ok(clips)

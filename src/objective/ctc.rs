@@ -1,14 +1,19 @@
-//! CTC at the highest and the lowest resolution of an encoder.
+//! CTC at the highest and the lowest resolution of an encoder, with the language as a task
+//! of its own.
 
 use asr_kernels::ctc::{Target, ctc_loss, minimum_frames};
 use candle_core::{Result, Tensor};
 
-/// Weights of the two CTC losses.
+/// Weights of the CTC losses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MultiResolutionCtc {
     /// Share of the loss taken by the lowest resolution, 0 to 1: an intermediate loss
     /// (Lee and Watanabe 2021) that shortens the way of the gradient into the early stages.
     pub low_weight: f64,
+    /// Weight of the first token by itself: the negative log-probability that the output
+    /// begins with it, whatever follows. One tag among a clip's many characters has little
+    /// say in their common loss; this gives the language its own.
+    pub first_token_weight: f64,
     /// Id of the blank.
     pub blank: u32,
 }
@@ -52,13 +57,21 @@ impl MultiResolutionCtc {
         let weights = Tensor::new(feasible.as_slice(), logits.device())?;
         let mut sum = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
         let high_sum = f64::from(sum.to_scalar::<f32>()?);
+        let first = |logits: &Tensor, lengths: &[usize]| {
+            let targets: Vec<Target> = targets.iter().map(beginning).collect();
+            (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()
+        };
+        let language = if self.first_token_weight > 0.0 { Some(first(logits, lengths)?) } else { None };
         if let Some((logits, lengths)) = low
             && self.low_weight > 0.0
         {
             let targets: Vec<Target> =
                 targets.iter().zip(lengths).map(|(target, &frames)| shortened(target, frames)).collect();
-            let low = (ctc_loss(logits, &targets, lengths, self.blank)? * weights)?.sum_all()?;
+            let low = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
             sum = ((sum * (1.0 - self.low_weight))? + (low * self.low_weight)?)?;
+        }
+        if let Some(language) = language {
+            sum = (sum + (language * self.first_token_weight)?)?;
         }
         Ok(MultiResolutionLoss { sum, high_sum, n_tokens, n_infeasible })
     }
@@ -69,7 +82,12 @@ fn fits(target: &Target, frames: usize) -> bool {
 }
 
 fn shortened(target: &Target, frames: usize) -> Target {
-    if fits(target, frames) {
+    if fits(target, frames) { target.clone() } else { beginning(target) }
+}
+
+/// The first token, open-ended; of an empty target the target itself.
+fn beginning(target: &Target) -> Target {
+    if target.tokens.is_empty() {
         return target.clone();
     }
     Target { tokens: target.tokens.iter().take(1).copied().collect(), open_ended: true }
@@ -84,13 +102,26 @@ mod tests {
     fn clips_that_cannot_be_spelt_take_no_part() -> Result<()> {
         let logits = Var::zeros((2, 2, 3), DType::F32, &Device::Cpu)?;
         let targets = [vec![1], vec![1, 2, 1]].map(|tokens| Target { tokens, open_ended: false });
-        let ctc = MultiResolutionCtc { low_weight: 0.0, blank: 0 };
+        let ctc = MultiResolutionCtc { low_weight: 0.0, first_token_weight: 0.0, blank: 0 };
         let loss = ctc.loss((&logits, &[2, 2]), None, &targets)?;
         assert_eq!((loss.n_tokens, loss.n_infeasible), (2, 1));
         // Uniform over three tokens: three of nine paths spell the first target.
         assert!((loss.high_sum - 3.0_f64.ln()).abs() < 1e-6);
         let gradient = loss.sum.backward()?.get(&logits).expect("gradient").get(1)?;
         assert_eq!(gradient.abs()?.sum_all()?.to_scalar::<f32>()?, 0.0);
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_token_counts_as_often_as_asked() -> Result<()> {
+        let logits = Tensor::zeros((1, 2, 3), DType::F32, &Device::Cpu)?;
+        let targets = [Target { tokens: vec![1, 2], open_ended: false }];
+        let ctc = MultiResolutionCtc { low_weight: 0.0, first_token_weight: 2.0, blank: 0 };
+        let loss = ctc.loss((&logits, &[2]), None, &targets)?;
+        // One of nine paths spells both tokens; first comes 1 with 1/3 + 1/3 * 1/3.
+        let want = 9.0_f64.ln() - 2.0 * (4.0_f64 / 9.0).ln();
+        assert!((f64::from(loss.sum.to_scalar::<f32>()?) - want).abs() < 1e-5);
+        assert!((loss.high_sum - 9.0_f64.ln()).abs() < 1e-5);
         Ok(())
     }
 }

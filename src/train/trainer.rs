@@ -34,6 +34,8 @@ pub struct TrainConfig {
     pub micro_batches: usize,
     /// Share of the loss taken by the lowest resolution.
     pub low_weight: f64,
+    /// Weight of the loss on the language tag by itself.
+    pub language_weight: f64,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
     /// Steps between lines of the log.
@@ -63,6 +65,7 @@ impl TrainConfig {
         check(optimiser.clip_norm > 0.0, "optimiser.clip_norm", "above 0")?;
         check((1..=1024).contains(&self.micro_batches), "micro_batches", "1 to 1024")?;
         check((0.0..=1.0).contains(&self.low_weight), "low_weight", "between 0 and 1")?;
+        check((0.0..=1000.0).contains(&self.language_weight), "language_weight", "between 0 and 1000")?;
         check(self.log_every >= 1, "log_every", "at least 1")?;
         check(self.validate_every >= 1, "validate_every", "at least 1")?;
         check(self.save_every >= 1, "save_every", "at least 1")
@@ -168,6 +171,8 @@ impl Trainer<'_> {
         let steps = self.config.schedule.steps;
         let (sender, receiver) = sync_channel(3);
         std::thread::scope(|scope| {
+            // Dropped on the way out, whatever the reason, so that the loader ends too.
+            let receiver = receiver;
             let per_step = self.config.micro_batches;
             scope.spawn(move || {
                 threads::serial(|| {
@@ -254,7 +259,11 @@ impl Trainer<'_> {
             .map(|l| Target { tokens: l.tokens.clone(), open_ended: l.open_ended })
             .collect();
         let (high, low) = self.model.training_logits(&input, &pass)?;
-        let objective = MultiResolutionCtc { low_weight: self.config.low_weight, blank: 0 };
+        let objective = MultiResolutionCtc {
+            low_weight: self.config.low_weight,
+            first_token_weight: self.config.language_weight,
+            blank: 0,
+        };
         let low = low.as_ref().map(|low| (&low.values, low.lengths.as_slice()));
         let loss = objective.loss((&high.values, &high.lengths), low, &targets)?;
         let grads = loss.sum.backward()?;

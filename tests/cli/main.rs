@@ -2,6 +2,7 @@
 
 mod inputs;
 mod messages;
+mod training;
 
 use assert_cmd::Command;
 use serde_json::Value;

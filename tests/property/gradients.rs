@@ -40,7 +40,8 @@ fn enumerated_loss(logits: &[f64], vocab: usize, target: &Target, blank: u32) ->
     -total.ln()
 }
 
-/// A vocabulary of 2 to 4, up to 5 frames, and a target without the blank.
+/// A vocabulary of 2 to 4, up to 5 frames, and a target without the blank. Only a target
+/// with a token can be open-ended.
 fn ctc_case() -> impl Strategy<Value = (usize, usize, u32, Target)> {
     (2_usize..=4, 1_usize..=5).prop_flat_map(|(vocab, frames)| {
         let blank = 0..vocab as u32;
@@ -48,7 +49,8 @@ fn ctc_case() -> impl Strategy<Value = (usize, usize, u32, Target)> {
         (Just(vocab), Just(frames), blank, tokens, any::<bool>()).prop_map(
             |(vocab, frames, blank, tokens, open_ended)| {
                 let skip_blank = |token| (token + blank) % vocab as u32;
-                let tokens = tokens.into_iter().map(skip_blank).collect();
+                let tokens: Vec<u32> = tokens.into_iter().map(skip_blank).collect();
+                let open_ended = open_ended && !tokens.is_empty();
                 (vocab, frames, blank, Target { tokens, open_ended })
             },
         )

@@ -118,21 +118,19 @@ fn the_pass_band_is_flat_and_in_time() {
     for from_hz in [
         8_000, 11_025, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000,
     ] {
-        let top_hz = 0.9 * f64::from(from_hz.min(16_000)) / 2.0;
+        let top_hz = 0.96 * f64::from(from_hz.min(16_000)) / 2.0;
         for step in 1..=12 {
             let frequency_hz = top_hz * f64::from(step) / 12.0;
             let input = tone(frequency_hz, from_hz, from_hz as usize / 2);
             let output = resample(&input, from_hz, 16_000).expect("rates in range");
             let gain = gain_db(&output, frequency_hz, 16_000);
-            assert!(
-                gain.abs() < 0.01,
-                "{from_hz} Hz: gain of {frequency_hz:.0} Hz is {gain:.4} dB"
-            );
             let ideal = tone(frequency_hz, 16_000, output.len());
             let error = error_db(&output, &ideal, 16_000);
+            // The last twelfth is where the filter begins to fall.
+            let (gain_bound, error_bound) = if step < 12 { (0.001, -90.0) } else { (0.1, -38.0) };
             assert!(
-                error < -80.0,
-                "{from_hz} Hz: error of {frequency_hz:.0} Hz is {error:.1} dB"
+                gain.abs() < gain_bound && error < error_bound,
+                "{from_hz} Hz: {frequency_hz:.0} Hz off by {gain:.4} dB, error {error:.1} dB"
             );
         }
     }
@@ -152,7 +150,7 @@ fn nothing_folds_down() {
                 .map(|&sample| f64::from(sample));
             let residue = db(power(residue) / 0.125);
             assert!(
-                residue < -80.0,
+                residue < -120.0,
                 "{from_hz} Hz: {frequency_hz:.0} Hz leaves {residue:.1} dB"
             );
         }
@@ -171,7 +169,7 @@ fn nothing_is_mirrored_up() {
             if image_hz < 8_000.0 {
                 let image = gain_db(&output, image_hz, 16_000);
                 assert!(
-                    image < -80.0,
+                    image < -110.0,
                     "{from_hz} Hz: image of {frequency_hz:.0} Hz at {image:.1} dB"
                 );
             }

@@ -7,7 +7,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 espeak-ng -v en -s 190 -w "$work/spoken.wav" "The quick brown fox"
-ff() { ffmpeg -v error -y -bitexact "$@"; }
+ff() { ffmpeg -v error -y -bitexact "${@:1:$#-1}" -metadata_header_padding 0 "${@: -1}"; }
 
 # 11111 samples: not a whole number of milliseconds, packets or blocks.
 ff -i "$work/spoken.wav" -af "aresample=16000,atrim=end_sample=11111" -ac 1 -c:a pcm_s16le "$work/s.wav"
@@ -15,7 +15,7 @@ mono=(-i "$work/s.wav")
 # The right channel is the left one, 3 ms later and softer.
 stereo=(-i "$work/s.wav" -filter_complex "[0:a]asplit[l][r];[r]adelay=3,volume=0.5[q];[l][q]join=inputs=2:channel_layout=stereo,aresample=44100")
 # Eight channels, each half as loud as the one before.
-eight=(-i "$work/s.wav" -filter_complex "[0:a]atrim=end=0.03,aresample=192000,pan=octagonal|c0=c0|c1=0.5*c0|c2=0.25*c0|c3=0.125*c0|c4=0.0625*c0|c5=0.03125*c0|c6=0.015625*c0|c7=0.0078125*c0")
+eight=(-i "$work/s.wav" -filter_complex "[0:a]atrim=start=0.3:end=0.33,asetpts=PTS-STARTPTS,aresample=192000,pan=octagonal|c0=c0|c1=0.5*c0|c2=0.25*c0|c3=0.125*c0|c4=0.0625*c0|c5=0.03125*c0|c6=0.015625*c0|c7=0.0078125*c0")
 
 ff "${mono[@]}" -c:a flac -compression_level 12 sentence.flac
 ff "${mono[@]}" -c:a flac sentence-flac.ogg

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Every check of the project, from a fresh clone: bash tests/run.sh
+#
+# Installs a C and C++ compiler if there is none (Debian, as root) and the formatter and linter
+# of the Rust toolchain; Rust itself must be there. Everything is built in the release profile,
+# so that steps share what they build. The first step that fails ends the run. The last line is
+# `N passed, N failed`: the tests that cargo counted; another step that fails counts as one.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+passed=0
+failed=0
+
+finish() {
+    echo "$passed passed, $failed failed"
+    exit $((failed > 0))
+}
+
+# step NAME COMMAND...
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    if ! "$@"; then
+        printf '== %s: FAILED after %d s\n' "$name" $((SECONDS - start))
+        ((failed > 0)) || failed=1
+        finish
+    fi
+    printf '== %s: done in %d s\n' "$name" $((SECONDS - start))
+}
+
+has() {
+    command -v "$1" >/dev/null
+}
+
+compilers() {
+    if has cc && has c++; then
+        return
+    fi
+    if ! has apt-get || [ "$(id -u)" != 0 ]; then
+        echo "error: no C and C++ compiler; as root on Debian: apt-get install build-essential"
+        return 1
+    fi
+    echo "no C and C++ compiler: installing the package build-essential with apt-get"
+    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends build-essential
+}
+
+rust() {
+    if ! has cargo; then
+        echo "error: cargo is not there; install Rust 1.89 or newer, as https://rustup.rs says"
+        return 1
+    fi
+    cargo --version || return
+    local component
+    for component in fmt clippy; do
+        cargo "$component" --version && continue
+        if ! has rustup; then
+            echo "error: cargo $component is not there; install it with your Rust"
+            return 1
+        fi
+        echo "installing cargo $component with rustup"
+        rustup component add "${component/fmt/rustfmt}" || return
+    done
+}
+
+tests() {
+    local log status counts
+    log=$(mktemp)
+    cargo test --release --workspace --all-features --no-fail-fast 2>&1 | tee "$log"
+    status=$?
+    counts=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log" |
+        awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }')
+    rm -f "$log"
+    read -r passed failed <<<"$counts"
+    if ((passed == 0)); then
+        echo "error: no test was run"
+        return 1
+    fi
+    return "$status"
+}
+
+# The first command of README.md, as it stands there, writes text for each clip.
+readme() {
+    local command='cargo run --release -- transcribe examples/audio' line clips output lines
+    for line in "$command" 'bash tests/run.sh'; do
+        if ! grep -qxF "$line" README.md; then
+            echo "error: README.md has no line \`$line\`"
+            return 1
+        fi
+    done
+    clips=$(find examples/audio -type f ! -name '*.md' ! -name '*.txt' | wc -l)
+    output=$(bash -c "$command") || return
+    printf '%s\n' "$output"
+    lines=$(grep -cE '^[^ ]+: \[[a-z]{3}\] [^ ]' <<<"$output")
+    if [ "$lines" != "$clips" ] || [ "$clips" = 0 ]; then
+        echo "error: $lines of $clips clips in examples/audio came out as \`NAME: [LANGUAGE] TEXT\`"
+        return 1
+    fi
+}
+
+step compilers compilers
+step rust rust
+step formatting cargo fmt --all --check
+step lints cargo clippy --release --workspace --all-targets --all-features -- -D warnings
+step tests tests
+step documentation cargo doc --release --workspace --all-features --no-deps --document-private-items
+step benches cargo bench --workspace --all-features --no-run
+step "fuzz targets" cargo check --release --target-dir target --manifest-path tests/fuzz/Cargo.toml
+step "README" readme
+finish
