@@ -6,7 +6,9 @@ use asr::decode::{Segmenter, Transcriber};
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let file = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("examples/audio/eng.flac"), PathBuf::from);
+    let file = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| PathBuf::from("examples/audio/eng.flac"), PathBuf::from);
     let transcriber = Transcriber::new(&embedded_model()?, asr_kernels::Precision::F32)?;
     let mut stream = AudioStream::open(&file, &DecodeOptions::default())?;
     let mut segmenter = Segmenter::default();

@@ -103,7 +103,7 @@ step rust rust
 step formatting cargo fmt --all --check
 step lints cargo clippy --release --workspace --all-targets --all-features -- -D warnings
 step tests tests
-step documentation cargo doc --release --workspace --all-features --no-deps --document-private-items
+step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --all-features --no-deps --document-private-items
 step benches cargo bench --workspace --all-features --no-run
 step "fuzz targets" cargo check --release --target-dir target --manifest-path tests/fuzz/Cargo.toml
 step "README" readme

@@ -155,7 +155,14 @@ impl CustomOp3 for Attention {
                 rows_out.resize(rows * head.width, 0.0);
                 let weights = Matrix::row_major(&weights, rows, valid);
                 let values = head.rows(v, 0, valid);
-                matmul(weights, values, &mut rows_out, head.width, Output::Overwrite, self.precision);
+                matmul(
+                    weights,
+                    values,
+                    &mut rows_out,
+                    head.width,
+                    Output::Overwrite,
+                    self.precision,
+                );
                 // Copying a finished block is short; a panic elsewhere leaves no half row behind.
                 let mut out = out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 head.store(&rows_out, from, &mut out);
@@ -252,7 +259,8 @@ mod tests {
                 .map(|p| Tensor::from_vec(p.clone(), (1, frames, dim), &Device::Cpu))
                 .collect::<Result<Vec<_>>>()?;
             let [q, k, v] = &tensors[..] else { unreachable!("three parts") };
-            let got = attention(q, k, v, 1, &[valid], Precision::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            let got =
+                attention(q, k, v, 1, &[valid], Precision::F32)?.flatten_all()?.to_vec1::<f32>()?;
             let want = reference::attention(&parts[0], &parts[1], &parts[2], dim, valid);
             for (g, w) in got.iter().zip(&want) {
                 assert!((g - w).abs() < 1e-5, "({frames},{dim},{valid}): {g} against {w}");
@@ -273,13 +281,15 @@ mod tests {
         let upstream = Tensor::from_vec(reference::uniform(n, 4), shape, &Device::Cpu)?;
         let lengths = [103, 58];
         let ours = attention(&q, &k, &v, heads, &lengths, Precision::F32)?;
-        let split = |x: &Tensor| x.reshape((batch, frames, heads, width))?.transpose(1, 2)?.contiguous();
+        let split =
+            |x: &Tensor| x.reshape((batch, frames, heads, width))?.transpose(1, 2)?.contiguous();
         let scores = (split(&q)?.matmul(&split(&k)?.t()?)? * (width as f64).powf(-0.5))?;
         let mask: Vec<f32> = lengths
             .iter()
             .flat_map(|&n| (0..frames).map(move |t| if t < n { 0.0 } else { f32::NEG_INFINITY }))
             .collect();
-        let scores = scores.broadcast_add(&Tensor::from_vec(mask, (batch, 1, 1, frames), &Device::Cpu)?)?;
+        let scores =
+            scores.broadcast_add(&Tensor::from_vec(mask, (batch, 1, 1, frames), &Device::Cpu)?)?;
         let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
         let theirs = weights.matmul(&split(&v)?)?.transpose(1, 2)?.reshape(shape)?;

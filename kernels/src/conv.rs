@@ -248,7 +248,8 @@ fn gradients(
     (short, short_frames): (&Tensor, usize),
     wanted: Wanted,
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-    let (long_len, short_len) = (long_frames * map.long_channels, short_frames * map.short_channels);
+    let (long_len, short_len) =
+        (long_frames * map.long_channels, short_frames * map.short_channels);
     let packed = with_slice(weight, |w| map.pack(w))?;
     let mut packed_gradient = vec![0.0; packed.len()];
     let target = if wanted == Wanted::Long { long } else { short };
@@ -305,7 +306,8 @@ mod tests {
             // against the definition: y is linear in x and in w, so <dx, x'> = <dy, conv(x', w)>.
             let upstream = var(ours.dims3()?, 3)?;
             let grads = (&ours * upstream.as_tensor())?.sum_all()?.backward()?;
-            let (other_x, other_w) = (var((2, frames, inputs), 4)?, var((outputs, inputs, kernel), 5)?);
+            let (other_x, other_w) =
+                (var((2, frames, inputs), 4)?, var((outputs, inputs, kernel), 5)?);
             for (var, moved, along) in [
                 (&x, conv1d(&other_x, &w, stride, padding, Precision::F32)?, &other_x),
                 (&w, conv1d(&x, &other_w, stride, padding, Precision::F32)?, &other_w),
@@ -332,7 +334,9 @@ mod tests {
 
     #[test]
     fn transposed_convolution_and_gradients_agree_with_candle() -> Result<()> {
-        for (frames, inputs, outputs, kernel, stride) in [(1, 2, 3, 1, 1), (7, 5, 4, 1, 2), (6, 3, 5, 7, 3)] {
+        for (frames, inputs, outputs, kernel, stride) in
+            [(1, 2, 3, 1, 1), (7, 5, 4, 1, 2), (6, 3, 5, 7, 3)]
+        {
             let x = var((2, frames, inputs), 5)?;
             let w = var((inputs, outputs, kernel), 6)?;
             let extra = stride - 1;
@@ -351,7 +355,9 @@ mod tests {
         let along = var((5, 4, 3), 10)?;
         let moved = conv_transpose1d(&x, &along, 2, 1, Precision::F32)?;
         let want = (moved * g.as_tensor())?.sum_all()?.to_scalar::<f32>()?;
-        let got = (grads.get(&w).expect("gradient") * along.as_tensor())?.sum_all()?.to_scalar::<f32>()?;
+        let got = (grads.get(&w).expect("gradient") * along.as_tensor())?
+            .sum_all()?
+            .to_scalar::<f32>()?;
         assert!((got - want).abs() < 1e-4, "{got} against {want}");
         Ok(())
     }

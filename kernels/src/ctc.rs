@@ -32,7 +32,12 @@ pub struct Target {
 /// # Errors
 /// If counts disagree, a token is the blank or outside the vocabulary, or `logits` is not
 /// f32 on the CPU.
-pub fn ctc_loss(logits: &Tensor, targets: &[Target], lengths: &[usize], blank: u32) -> Result<Tensor> {
+pub fn ctc_loss(
+    logits: &Tensor,
+    targets: &[Target],
+    lengths: &[usize],
+    blank: u32,
+) -> Result<Tensor> {
     let (batch, frames, vocab) = logits.dims3()?;
     if targets.len() != batch || lengths.len() != batch {
         bail!("ctc: {} targets and {} lengths for {batch} clips", targets.len(), lengths.len());
@@ -205,7 +210,7 @@ impl Trellis {
             } else {
                 std::mem::swap(&mut backward, &mut next);
                 let emissions = &self.emissions[(t + 1) * states..(t + 2) * states];
-                for s in 0..states {
+                for (s, backward) in backward.iter_mut().enumerate() {
                     let free = self.open_ended && s == states - 1;
                     let mut sum = next[s] + if free { 0.0 } else { emissions[s] };
                     if s + 1 < states {
@@ -214,22 +219,27 @@ impl Trellis {
                     if s + 2 < states && self.skips(s + 2) {
                         sum = log_add(sum, next[s + 2] + emissions[s + 2]);
                     }
-                    backward[s] = sum;
+                    *backward = sum;
                 }
             }
             let row = t * vocab..(t + 1) * vocab;
             let mut occupied = 0.0;
             let mut shares = Vec::with_capacity(states);
-            for s in 0..states {
+            for (s, backward) in backward.iter().enumerate() {
                 // Frames that an open end accepts have no say in the loss.
                 let free = self.open_ended && s == states - 1;
                 let inside = if free { self.entering(t, s) } else { self.forward[t * states + s] };
-                let share = (inside + backward[s] - total).exp();
+                let share = (inside + backward - total).exp();
                 occupied += share;
                 shares.push(share as f32);
             }
             let gradient = &mut gradient[row.clone()];
-            weighted_softmax(&logits[row], self.log_sums[t] as f32, scale * occupied as f32, gradient);
+            weighted_softmax(
+                &logits[row],
+                self.log_sums[t] as f32,
+                scale * occupied as f32,
+                gradient,
+            );
             for (&label, share) in self.labels.iter().zip(shares) {
                 gradient[label as usize] -= scale * share;
             }
@@ -292,7 +302,12 @@ mod tests {
             .collect()
     }
 
-    fn loss_of(logits: &[f32], vocab: usize, target: &Target, blank: u32) -> Result<(f32, Vec<f32>)> {
+    fn loss_of(
+        logits: &[f32],
+        vocab: usize,
+        target: &Target,
+        blank: u32,
+    ) -> Result<(f32, Vec<f32>)> {
         let frames = logits.len() / vocab;
         let shape = (1, frames, vocab);
         let logits = Var::from_tensor(&Tensor::from_vec(logits.to_vec(), shape, &Device::Cpu)?)?;
@@ -315,7 +330,8 @@ mod tests {
                 for frames in 1..=5 {
                     let logits = reference::uniform(frames * vocab, 7 + frames as u64);
                     let (loss, _) = loss_of(&logits, vocab, &closed(&tokens), blank)?;
-                    let p = reference::ctc_probability(&softmax(&logits, vocab), vocab, &tokens, blank);
+                    let p =
+                        reference::ctc_probability(&softmax(&logits, vocab), vocab, &tokens, blank);
                     assert!(
                         (f64::from(loss) + p.ln()).abs() < 1e-5 || (p == 0.0 && loss.is_infinite()),
                         "{tokens:?} in {frames} frames: {loss} against {}",
@@ -370,7 +386,11 @@ mod tests {
                 moved[i] -= 2.0 * h;
                 let (down, _) = loss_of(&moved, vocab, &target, 0)?;
                 let numeric = (up - down) / (2.0 * h);
-                assert!((gradient[i] - numeric).abs() < 2e-4, "{target:?} at {i}: {} {numeric}", gradient[i]);
+                assert!(
+                    (gradient[i] - numeric).abs() < 2e-4,
+                    "{target:?} at {i}: {} {numeric}",
+                    gradient[i]
+                );
             }
         }
         Ok(())

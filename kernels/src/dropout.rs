@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn drops_its_share_keeps_the_mean_and_repeats() -> Result<()> {
-        let ones = Var::from_tensor(&Tensor::ones(100_000, candle_core::DType::F32, &Device::Cpu)?)?;
+        let ones =
+            Var::from_tensor(&Tensor::ones(100_000, candle_core::DType::F32, &Device::Cpu)?)?;
         let y = dropout(&ones, 0.1, 42)?;
         let values = y.to_vec1::<f32>()?;
         let dropped = values.iter().filter(|&&v| v == 0.0).count();

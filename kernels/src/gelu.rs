@@ -70,7 +70,8 @@ mod tests {
         let values: Vec<f32> = (-800..800).map(|i| i as f32 * 0.01).collect();
         let x = Var::from_tensor(&Tensor::new(values.as_slice(), &Device::Cpu)?)?;
         let y = gelu(&x)?;
-        let slopes = y.sum_all()?.backward()?.get(&x).expect("gelu is differentiable").to_vec1::<f32>()?;
+        let slopes =
+            y.sum_all()?.backward()?.get(&x).expect("gelu is differentiable").to_vec1::<f32>()?;
         for ((x, y), slope) in values.iter().zip(y.to_vec1::<f32>()?).zip(slopes) {
             assert!((y - reference::gelu(*x)).abs() < 1e-6, "gelu({x}) = {y}");
             let h = 1e-2;

@@ -49,7 +49,8 @@ impl Group {
     }
 
     fn write(&self, values: &[f32], clip: &mut [f32]) {
-        for (row, frame) in values.chunks_exact(self.channels).zip(clip.chunks_exact_mut(self.dim)) {
+        for (row, frame) in values.chunks_exact(self.channels).zip(clip.chunks_exact_mut(self.dim))
+        {
             frame[self.first_channel..self.first_channel + self.channels].copy_from_slice(row);
         }
     }
@@ -129,7 +130,10 @@ impl CustomOp2 for PositionConv {
                         let mut dlong = vec![0.0; long.len()];
                         scatter(map, &short, packed, &mut dlong);
                         let inside = &dlong[before * channels..(before + frames) * channels];
-                        group.write(inside, &mut dx.lock().unwrap_or_else(PoisonError::into_inner)[clip]);
+                        group.write(
+                            inside,
+                            &mut dx.lock().unwrap_or_else(PoisonError::into_inner)[clip],
+                        );
                     }
                     dw.lock().unwrap_or_else(PoisonError::into_inner)[g * size..(g + 1) * size]
                         .copy_from_slice(&gradient);
@@ -156,7 +160,11 @@ mod tests {
         for (frames, dim, groups, kernel) in [(1, 4, 2, 8), (13, 6, 3, 5), (40, 32, 4, 16)] {
             let var = |shape: (usize, usize, usize), seed| -> Result<Var> {
                 let n = shape.0 * shape.1 * shape.2;
-                Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
+                Var::from_tensor(&Tensor::from_vec(
+                    reference::uniform(n, seed),
+                    shape,
+                    &Device::Cpu,
+                )?)
             };
             let x = var((2, frames, dim), 1)?;
             let w = var((dim, dim / groups, kernel), 2)?;

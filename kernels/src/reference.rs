@@ -23,8 +23,7 @@ pub fn matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
     let mut c = Vec::with_capacity(m * n);
     for i in 0..m {
         for j in 0..n {
-            let sum: f64 =
-                (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum();
+            let sum: f64 = (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum();
             c.push(sum as f32);
         }
     }
@@ -67,7 +66,9 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], dim: usize, valid: usize) -> V
         let scores: Vec<f64> = k
             .chunks(dim)
             .take(valid)
-            .map(|k| q.iter().zip(k).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() * scale)
+            .map(|k| {
+                q.iter().zip(k).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() * scale
+            })
             .collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();

@@ -25,11 +25,7 @@ pub fn serial<R>(work: impl FnOnce() -> R) -> R {
 /// Threads that an operation called from here may use.
 #[must_use]
 pub fn available() -> usize {
-    if SERIAL.with(Cell::get) {
-        1
-    } else {
-        rayon::current_num_threads()
-    }
+    if SERIAL.with(Cell::get) { 1 } else { rayon::current_num_threads() }
 }
 
 /// Runs `task(i)` for `i` in `0..count`, in parallel unless inside [`serial`].
@@ -58,9 +54,7 @@ pub(crate) fn for_row_blocks(
     }
     use rayon::prelude::*;
     let block = rows.div_ceil(threads);
-    data.par_chunks_mut(block * row_len)
-        .enumerate()
-        .for_each(|(i, piece)| task(i * block, piece));
+    data.par_chunks_mut(block * row_len).enumerate().for_each(|(i, piece)| task(i * block, piece));
 }
 
 /// Keeps candle's own operations on the thread that calls them.

@@ -18,8 +18,11 @@ use crate::audio::{AudioError, DecodeOptions, SourceInfo};
 
 /// Demultiplexer errors in a row after which the rest of the input is given up.
 const MAX_CONSECUTIVE_ERRORS: u32 = 64;
-/// Longest gap between time stamps that is filled with silence, in seconds.
-const MAX_GAP_S: f64 = 60.0;
+/// Packets in a row without a single sample after which the rest is given up.
+const MAX_BARREN_PACKETS: u32 = 100_000;
+/// Silence put in place of what is missing, beyond which there must be as much sound, in
+/// seconds. A few bytes may claim any length.
+const SILENCE_CREDIT_S: f64 = 60.0;
 /// Containers with time stamps of their own, where others count what they read.
 const TIMED: [&str; 3] = ["flac", "matroska", "ogg"];
 
@@ -41,6 +44,10 @@ pub(super) struct Container {
     /// Where the time stamps put the first of `n_untrimmed`, in seconds.
     origin_s: Option<f64>,
     consecutive_errors: u32,
+    n_barren: u32,
+    /// Seconds of sound and of silence in place of something missing, so far.
+    sound_s: f64,
+    silence_s: f64,
     ended: bool,
 }
 
@@ -90,6 +97,9 @@ impl Container {
             n_untrimmed: 0,
             origin_s: None,
             consecutive_errors: 0,
+            n_barren: 0,
+            sound_s: 0.0,
+            silence_s: 0.0,
             ended: false,
         })
     }
@@ -170,15 +180,23 @@ impl Container {
         if gap_s <= self.track.slack_s() + 0.5 / rate {
             return;
         }
-        let n_samples = if gap_s <= MAX_GAP_S {
-            (gap_s * rate).round() as usize
-        } else {
-            self.origin_s = Some(start_s - decoded_s);
-            0
-        };
         damage.gap(self.now_s(), gap_s);
-        mono.resize(mono.len() + n_samples, 0.0);
-        self.n_untrimmed += n_samples as u64;
+        if !self.append_silence(gap_s, mono) {
+            self.origin_s = Some(start_s - decoded_s);
+        }
+    }
+
+    /// Appends silence if it may be afforded.
+    fn append_silence(&mut self, duration_s: f64, mono: &mut Vec<f32>) -> bool {
+        let affordable = self.silence_s + duration_s <= SILENCE_CREDIT_S + self.sound_s;
+        if affordable {
+            let rate = f64::from(self.track.sample_rate_hz);
+            let n_samples = (duration_s * rate).round() as usize;
+            mono.resize(mono.len() + n_samples, 0.0);
+            self.n_untrimmed += n_samples as u64;
+            self.silence_s += duration_s;
+        }
+        affordable
     }
 
     /// Appends the samples of `packet`.
@@ -195,19 +213,31 @@ impl Container {
                 rate_hz,
                 n_channels,
             } => {
-                damage.sound(mono.len() - start);
+                let n_samples = mono.len() - start;
+                damage.sound(n_samples);
                 if self.info.n_channels == 0 {
                     self.info.n_channels = n_channels;
                 }
                 if rate_hz != self.track.sample_rate_hz {
                     self.change_rate(rate_hz);
                 }
+                self.sound_s += n_samples as f64 / f64::from(rate_hz);
+                self.n_untrimmed += n_samples as u64;
             }
             Decoded::Lost { reason, duration_s } => {
                 damage.lost(self.now_s(), duration_s, &reason);
+                self.append_silence(duration_s, mono);
             }
         }
-        self.n_untrimmed += (mono.len() - start) as u64;
+        self.n_barren = if mono.len() == start {
+            self.n_barren + 1
+        } else {
+            0
+        };
+        if self.n_barren > MAX_BARREN_PACKETS {
+            self.report_length(damage, true);
+            self.ended = true;
+        }
         Ok(())
     }
 

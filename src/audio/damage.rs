@@ -22,7 +22,7 @@ pub enum Damage {
         reason: String,
     },
     /// The time stamps leap: something between two packets is missing. Silence stands in its
-    /// place, up to a minute of it.
+    /// place, up to a minute more of it than there is sound.
     Gap {
         /// Where it is.
         start_s: f64,
@@ -43,7 +43,8 @@ pub enum Damage {
         /// How many.
         n_samples: u64,
     },
-    /// Samples beyond full scale, clipped to -1 or 1.
+    /// Samples far beyond full scale, clipped to -1 or 1. Up to 1.5 nothing is said: lossy
+    /// decoders overshoot that much on loud material.
     Clipped {
         /// Where the first one was.
         start_s: f64,
@@ -73,18 +74,24 @@ impl fmt::Display for Damage {
             Self::Gap {
                 start_s,
                 duration_s,
-            } => write!(f, "{duration_s:.3} s are missing from {start_s:.3} s on"),
+            } => {
+                write!(f, "{duration_s:.3} s are missing from {start_s:.3} s on")
+            }
             Self::Truncated {
                 end_s,
                 declared_s: Some(declared_s),
-            } => write!(
-                f,
-                "the audio ends at {end_s:.3} s, the header promises {declared_s:.3} s"
-            ),
+            } => {
+                write!(
+                    f,
+                    "the audio ends at {end_s:.3} s, the header promises {declared_s:.3} s"
+                )
+            }
             Self::Truncated {
                 end_s,
                 declared_s: None,
-            } => write!(f, "the file breaks off at {end_s:.3} s"),
+            } => {
+                write!(f, "the file breaks off at {end_s:.3} s")
+            }
             Self::NotFinite { start_s, n_samples } => write!(
                 f,
                 "{n_samples} samples that are not numbers, the first at {start_s:.3} s, became 0"

@@ -15,7 +15,7 @@ pub enum AudioError {
         /// Why.
         source: std::io::Error,
     },
-    /// Reading failed before anything could be decoded.
+    /// Reading failed, by the operating system's fault and not the file's.
     #[error("cannot read `{name}`")]
     Read {
         /// The input.
@@ -56,7 +56,7 @@ pub enum AudioError {
     Codec {
         /// The input.
         name: String,
-        /// Short name of the codec, or its number.
+        /// Name of the codec, or its number.
         codec: String,
     },
     /// The requested channel does not exist. Channels count from 0.

@@ -88,6 +88,7 @@ pub(super) fn scan(media: &mut (impl Read + Seek), len: u64) -> io::Result<Layou
     }
     if let Some((body, end)) = last_cluster
         && !layout.truncated
+        && scan.n_elements < MAX_ELEMENTS
     {
         scan.cluster(body, end, &mut layout.paddings)?;
     }

@@ -83,7 +83,8 @@ impl<M: Read + Seek> Scan<'_, M> {
         let mut at = 0;
         while let Some(found) = self.next_box(at, len)? {
             if found.end > len {
-                return Ok(true);
+                // Anything else is rubbish behind the last box.
+                return Ok(matches!(&found.kind, b"mdat" | b"moov" | b"moof"));
             }
             if &found.kind == b"moov" {
                 self.walk(found)?;
@@ -360,10 +361,17 @@ mod tests {
     #[test]
     fn a_cut_file_is_noticed_and_no_cut_fails() {
         let bytes = file(&[0, 1, 2_500, 1_024, 1 << 16], &[]);
-        let cut = |len: usize| scan(&mut Cursor::new(&bytes[..len]), len as u64).expect("memory");
-        assert!(!cut(bytes.len()).truncated);
+        let layout = |bytes: &[u8]| scan(&mut Cursor::new(bytes), bytes.len() as u64);
+        assert!(!layout(&bytes).expect("memory").truncated);
         for len in 20..bytes.len() {
-            assert!(cut(len).truncated, "cut at {len}");
+            assert!(
+                layout(&bytes[..len]).expect("memory").truncated,
+                "cut at {len}"
+            );
         }
+        let behind = [bytes.as_slice(), b"\0\0\x10\0junk"].concat();
+        let layout = layout(&behind).expect("memory");
+        assert!(!layout.truncated);
+        assert_eq!(layout.paddings.len(), 1);
     }
 }

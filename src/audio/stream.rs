@@ -377,6 +377,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_stream_can_be_decoded_on_another_thread() {
+        fn assert_send<T: Send>() {}
+        assert_send::<AudioStream>();
+    }
+
+    #[test]
     fn a_panic_becomes_an_error() {
         let outcome = contain("broken.xyz", || -> Result<(), AudioError> {
             assert!(panic_is_contained());

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use symphonia::core::audio::Channels;
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS,
+    CODEC_ID_AAC, CODEC_ID_AC3, CODEC_ID_DCA, CODEC_ID_EAC3, CODEC_ID_MP1, CODEC_ID_MP2,
+    CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_SPEEX, CODEC_ID_TRUEHD, CODEC_ID_WAVPACK, CODEC_ID_WMA,
 };
 use symphonia::core::codecs::audio::{
     AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions,
@@ -54,7 +55,7 @@ enum Decoder {
 pub(super) enum Decoded {
     /// Its samples were appended; they are at this rate, in Hz, and of so many channels.
     Samples { rate_hz: u32, n_channels: usize },
-    /// It is lost; silence of its length was appended.
+    /// It is lost; so much silence would take its place.
     Lost { reason: Loss, duration_s: f64 },
 }
 
@@ -159,8 +160,6 @@ impl Track {
         }
         Ok(outcome.unwrap_or_else(|reason| {
             let duration_s = self.duration_s(packet).clamp(0.0, MAX_LOST_PACKET_S);
-            let n_samples = (duration_s * f64::from(self.sample_rate_hz)).round() as usize;
-            mono.resize(mono.len() + n_samples, 0.0);
             Decoded::Lost { reason, duration_s }
         }))
     }
@@ -276,9 +275,10 @@ fn new_decoder(
 ) -> Result<Box<dyn AudioDecoder>, AudioError> {
     let codecs = symphonia::default::get_codecs();
     if codecs.get_audio_decoder(params.codec).is_none() {
+        let codec = unsupported_codec_name(params.codec);
         return Err(AudioError::Codec {
             name: name.to_owned(),
-            codec: params.codec.to_string(),
+            codec,
         });
     }
     // MP3 is trimmed here instead: Symphonia drops whatever exceeds the declared length.
@@ -289,6 +289,21 @@ fn new_decoder(
             name: name.to_owned(),
             source,
         })
+}
+
+/// The name of a codec that people may meet but that cannot be decoded.
+fn unsupported_codec_name(codec: AudioCodecId) -> String {
+    let name = match codec {
+        CODEC_ID_AC3 => "AC-3",
+        CODEC_ID_EAC3 => "E-AC-3",
+        CODEC_ID_DCA => "DTS",
+        CODEC_ID_SPEEX => "Speex",
+        CODEC_ID_WMA => "Windows Media",
+        CODEC_ID_WAVPACK => "WavPack",
+        CODEC_ID_TRUEHD => "TrueHD",
+        _ => return codec.to_string(),
+    };
+    name.to_owned()
 }
 
 fn is_mpeg_audio(codec: AudioCodecId) -> bool {

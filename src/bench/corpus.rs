@@ -120,9 +120,8 @@ pub fn evaluate(
     let mut start = 0;
     while start < order.len() {
         // Clips are in order of length, so the last one decides the padding.
-        let fits = |end: &usize| {
-            corpus.duration_s(order[*end - 1]) * (*end - start) as f64 <= BATCH_S
-        };
+        let fits =
+            |end: &usize| corpus.duration_s(order[*end - 1]) * (*end - start) as f64 <= BATCH_S;
         let end = (start + 1..=order.len()).take_while(fits).last().unwrap_or(start + 1);
         let clips = &order[start..end];
         let waveforms: Vec<Vec<f32>> = clips.iter().map(|&i| corpus.waveform(i)).collect();
@@ -131,14 +130,16 @@ pub fn evaluate(
             let clip = &corpus.clips()[i];
             let Some(language) = clip.language else { continue };
             let named = found.languages.first().map(|l| l.code);
-            let mut counts = Counts { clips: 1, seconds: corpus.duration_s(i), ..Counts::default() };
+            let mut counts =
+                Counts { clips: 1, seconds: corpus.duration_s(i), ..Counts::default() };
             if named == Some(language) {
                 counts.identified = 1;
             } else {
                 *confusions.entry((language, named)).or_default() += 1;
             }
             if let Transcript::Text(text) = &clip.transcript {
-                let (reference, heard) = (normalise(text, language), normalise(&found.text, language));
+                let (reference, heard) =
+                    (normalise(text, language), normalise(&found.text, language));
                 let (characters, words) =
                     (count_characters(&reference, &heard), count_words(&reference, &heard));
                 counts.character_errors = characters.errors();
@@ -164,7 +165,9 @@ pub fn evaluate(
     confusions.sort_by_key(|(_, _, clips)| std::cmp::Reverse(*clips));
     Ok(CorpusScores {
         seen: group(&|language, condition| condition == Some(Condition::Seen) && counted(language)),
-        unseen: group(&|language, condition| condition == Some(Condition::Unseen) && counted(language)),
+        unseen: group(&|language, condition| {
+            condition == Some(Condition::Unseen) && counted(language)
+        }),
         all: group(&|_, _| true),
         languages: table
             .into_iter()

@@ -77,7 +77,8 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     }
     let model = args.model.load()?;
     let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
-    let counted = |language: Language| minutes.get(&language).is_some_and(|m| *m >= args.min_minutes);
+    let counted =
+        |language: Language| minutes.get(&language).is_some_and(|m| *m >= args.min_minutes);
     let scores = evaluate(&model.transcriber, &corpus, condition, counted, |done| {
         talk.note(format_args!("{done} of {} clips", corpus.clips().len()));
     })?;
@@ -97,8 +98,10 @@ fn markdown(scores: &CorpusScores, minutes: &BTreeMap<Language, f64>) -> String 
     let mut text = String::from(
         "| speakers | languages | clips | CER % | CER %, mean of languages | WER % | LID % | LID %, mean of languages |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for (name, group) in [("seen", &scores.seen), ("unseen", &scores.unseen), ("all", &scores.all)] {
-        let Group { languages, clips, cer, macro_cer, wer, lid_accuracy, macro_lid_accuracy } = group;
+    for (name, group) in [("seen", &scores.seen), ("unseen", &scores.unseen), ("all", &scores.all)]
+    {
+        let Group { languages, clips, cer, macro_cer, wer, lid_accuracy, macro_lid_accuracy } =
+            group;
         text.push_str(&format!(
             "| {name} | {languages} | {clips} | {} | {} | {} | {} | {} |\n",
             percent(*cer),
@@ -132,7 +135,10 @@ fn markdown(scores: &CorpusScores, minutes: &BTreeMap<Language, f64>) -> String 
         .iter()
         .take(12)
         .map(|(spoken, named, clips)| {
-            format!("{spoken} as {} ({clips})", named.map_or_else(|| "no speech".to_owned(), |l| l.to_string()))
+            format!(
+                "{spoken} as {} ({clips})",
+                named.map_or_else(|| "no speech".to_owned(), |l| l.to_string())
+            )
         })
         .collect();
     text.push_str(&format!("\nMost frequent confusions: {}\n", confused.join(", ")));

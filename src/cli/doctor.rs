@@ -14,7 +14,8 @@ pub(super) struct DoctorArgs {}
 
 pub(super) fn run(_args: &DoctorArgs) -> Result<ExitCode, AnyError> {
     let model = embedded_model()?;
-    let languages: Vec<String> = model.vocabulary.languages().iter().map(ToString::to_string).collect();
+    let languages: Vec<String> =
+        model.vocabulary.languages().iter().map(ToString::to_string).collect();
     let report = format!(
         "version           {}\ninstruction set   {} (ASR_ISA lowers it)\nthreads           {}\naudio formats     {}\nembedded model    {}, {:.1} M parameters, {:.1} MiB\nits languages     {}\n",
         env!("CARGO_PKG_VERSION"),

@@ -58,7 +58,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref::<CliError>() {
         return match error {
             CliError::NothingToDo { .. } => Some("add `--recursive` to look into its folders too"),
-            CliError::NoModel { .. } => Some("leave out `--model` to use the model inside the binary"),
+            CliError::NoModel { .. } => {
+                Some("leave out `--model` to use the model inside the binary")
+            }
             CliError::RunExists { .. } => {
                 Some("add `--resume` to go on with it, or `--set output=FOLDER` for another folder")
             }
@@ -67,9 +69,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(error) = error.downcast_ref::<AudioError>() {
         return match error {
-            AudioError::UnknownFormat { .. } => {
-                Some("raw samples need `--stdin-format s16le --stdin-rate 16000` and come from standard input")
-            }
+            AudioError::UnknownFormat { .. } => Some(
+                "raw samples need `--stdin-format s16le --stdin-rate 16000` and come from standard input",
+            ),
             _ => None,
         };
     }
@@ -94,6 +96,7 @@ pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
     if let Some(hint) = hint(error) {
         eprintln!("\nhint: {hint}");
     }
-    let misuse = error.downcast_ref::<CliError>().is_some_and(|e| matches!(e, CliError::StdinTwice));
+    let misuse =
+        error.downcast_ref::<CliError>().is_some_and(|e| matches!(e, CliError::StdinTwice));
     ExitCode::from(if misuse { 2 } else { 1 })
 }

@@ -113,7 +113,8 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
         folder: &recipe.output,
         stop: &stop,
     };
-    let mut console = Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
+    let mut console =
+        Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
     let finished = trainer.run(&mut console)?;
     files.write(&recipe.output.join("model"), StoredAs::F16)?;
     Ok(match finished {
@@ -139,7 +140,10 @@ fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, D
 }
 
 /// Vocabulary and parameters of a model that the recipe goes on from.
-fn initial_model(folder: &Path, wanted: &ModelConfig) -> Result<(Vocabulary, Parameters), AnyError> {
+fn initial_model(
+    folder: &Path,
+    wanted: &ModelConfig,
+) -> Result<(Vocabulary, Parameters), AnyError> {
     let files = ModelFiles::read(folder)?;
     let found = &files.config;
     if found.features != wanted.features
@@ -187,7 +191,8 @@ impl Observe for Console<'_> {
         let transcriber = Transcriber::new(self.files, Precision::F32)?;
         let scores = self.score(&transcriber)?;
         for (name, group) in [("seen", &scores.seen), ("unseen", &scores.unseen)] {
-            let percent = |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.1} %", 100.0 * r));
+            let percent =
+                |rate: Option<f64>| rate.map_or("-".to_owned(), |r| format!("{:.1} %", 100.0 * r));
             self.talk.progress(format_args!(
                 "step {step:6}  {name:6} speakers: CER {} (mean over languages {})  LID {} ({})",
                 percent(group.cer),
@@ -203,7 +208,8 @@ impl Observe for Console<'_> {
 impl Console<'_> {
     fn score(&self, transcriber: &Transcriber) -> Result<CorpusScores, AnyError> {
         let condition = |name: &str| -> Option<Condition> { self.dev_list.condition(name) };
-        let counted = |language: Language| self.seconds.get(&language).is_some_and(|s| *s >= COUNTED_S);
+        let counted =
+            |language: Language| self.seconds.get(&language).is_some_and(|s| *s >= COUNTED_S);
         Ok(evaluate(transcriber, self.dev, condition, counted, |_| {})?)
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),
     };
     let mut writer = Writer { args, several, entry, all: Vec::new() };
-    let code = recognise(&model.transcriber, &args.input, candidates.as_deref(), talk, &mut writer)?;
+    let code =
+        recognise(&model.transcriber, &args.input, candidates.as_deref(), talk, &mut writer)?;
     if args.format == Format::Json {
         write_stdout(format!("{}\n", serde_json::to_string_pretty(&writer.all)?).as_bytes())?;
     }
@@ -60,7 +61,11 @@ struct Writer<'a> {
 }
 
 impl Sink for Writer<'_> {
-    fn result(&mut self, input: &Input, result: &Result<Recognised, InputError>) -> Result<(), AnyError> {
+    fn result(
+        &mut self,
+        input: &Input,
+        result: &Result<Recognised, InputError>,
+    ) -> Result<(), AnyError> {
         if let Some(model) = &self.entry {
             let value = json(input, result, Some(self.args.top), false, model)?;
             if self.args.format == Format::Jsonl {

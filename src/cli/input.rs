@@ -96,7 +96,9 @@ impl InputArgs {
                 };
                 AudioStream::from_raw(std::io::stdin(), format, rate_hz, 1, &options)
             }
-            (Input::Stdin, _, _) => AudioStream::from_reader(std::io::stdin(), "standard input", None, &options),
+            (Input::Stdin, _, _) => {
+                AudioStream::from_reader(std::io::stdin(), "standard input", None, &options)
+            }
         }
     }
 }

@@ -111,7 +111,10 @@ pub(super) fn json(
     let found = match result {
         Ok(found) => found,
         Err(error) => {
-            return Ok(serde_json::to_value(FailedEntry { file: input.name(), error: chain(error) })?);
+            return Ok(serde_json::to_value(FailedEntry {
+                file: input.name(),
+                error: chain(error),
+            })?);
         }
     };
     let transcription = &found.transcription;
@@ -135,7 +138,12 @@ pub(super) fn json(
         duration_s: seconds(found.duration_s),
         language: best.map(|l| l.code.to_string()),
         language_score: best.map(|l| rounded(l.score)),
-        languages: transcription.languages.iter().take(listed.unwrap_or(LISTED)).map(Into::into).collect(),
+        languages: transcription
+            .languages
+            .iter()
+            .take(listed.unwrap_or(LISTED))
+            .map(Into::into)
+            .collect(),
         location: None,
         text: with_text.then(|| transcription.text()),
         segments: with_text.then(segments),

@@ -37,7 +37,11 @@ pub(super) enum InputError {
 /// Where results go.
 pub(super) trait Sink {
     /// Takes the result of the next input, in order.
-    fn result(&mut self, input: &Input, result: &Result<Recognised, InputError>) -> Result<(), AnyError>;
+    fn result(
+        &mut self,
+        input: &Input,
+        result: &Result<Recognised, InputError>,
+    ) -> Result<(), AnyError>;
 }
 
 /// Recognises every input and hands the results to `sink` in order.
@@ -89,7 +93,9 @@ pub(super) fn recognise(
                 match &result {
                     Ok(found) => {
                         for warning in &found.warnings {
-                            progress.suspend(|| talk.warn(format_args!("`{}`: {warning}", input.name())));
+                            progress.suspend(|| {
+                                talk.warn(format_args!("`{}`: {warning}", input.name()));
+                            });
                         }
                     }
                     Err(InputError::Interrupted) => {

@@ -42,9 +42,11 @@ enum Form {
 
 pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode, AnyError> {
     let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|source| CliError::Read { path: path.to_owned(), source })
+        std::fs::read_to_string(path)
+            .map_err(|source| CliError::Read { path: path.to_owned(), source })
     };
-    let report = score(&read(&args.reference)?, &read(&args.hypothesis)?, args.scheme, args.variant)?;
+    let report =
+        score(&read(&args.reference)?, &read(&args.hypothesis)?, args.scheme, args.variant)?;
     let text = match args.format {
         Form::Text => report.to_table(),
         Form::Json => serde_json::to_string_pretty(&report)?,

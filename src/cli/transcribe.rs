@@ -51,14 +51,19 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
     let candidates = languages(&args.language)?;
     let several = args.input.list()?.len() > 1;
     let model = args.model.load()?;
-    talk.note(format_args!("model `{}`, {} tokens", model.name, model.transcriber.vocabulary().len()));
+    talk.note(format_args!(
+        "model `{}`, {} tokens",
+        model.name,
+        model.transcriber.vocabulary().len()
+    ));
     let entry = match args.format {
         Format::Text => None,
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),
     };
     let output = Output::create(args.output.as_deref())?;
     let mut writer = Writer { format: args.format, several, entry, output, written: 0 };
-    let code = recognise(&model.transcriber, &args.input, candidates.as_deref(), talk, &mut writer)?;
+    let code =
+        recognise(&model.transcriber, &args.input, candidates.as_deref(), talk, &mut writer)?;
     writer.finish()?;
     Ok(code)
 }
@@ -72,7 +77,11 @@ struct Writer {
 }
 
 impl Sink for Writer {
-    fn result(&mut self, input: &Input, result: &Result<Recognised, InputError>) -> Result<(), AnyError> {
+    fn result(
+        &mut self,
+        input: &Input,
+        result: &Result<Recognised, InputError>,
+    ) -> Result<(), AnyError> {
         let line = match (&self.entry, result) {
             (Some(model), _) => {
                 let value = json(input, result, None, true, model)?;

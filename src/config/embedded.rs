@@ -30,7 +30,8 @@ mod tests {
     use asr_kernels::Precision;
 
     #[test]
-    fn the_embedded_model_loads_and_says_nothing_about_silence() -> Result<(), Box<dyn std::error::Error>> {
+    fn the_embedded_model_loads_and_says_nothing_about_silence()
+    -> Result<(), Box<dyn std::error::Error>> {
         let transcriber = Transcriber::new(&embedded_model()?, Precision::F32)?;
         let silence = vec![0.0; 48_000];
         let heard = transcriber.transcribe(&[&silence], None)?;

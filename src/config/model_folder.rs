@@ -91,7 +91,12 @@ pub enum ModelType {
 impl ModelConfig {
     /// A configuration in the current layout.
     #[must_use]
-    pub fn new(name: &str, features: LogMelConfig, feature_norm: FeatureNorm, encoder: EncoderConfig) -> Self {
+    pub fn new(
+        name: &str,
+        features: LogMelConfig,
+        feature_norm: FeatureNorm,
+        encoder: EncoderConfig,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             model_type: ModelType::AsrCtc,
@@ -139,8 +144,9 @@ impl ModelFiles {
         let file = std::fs::File::open(&path).map_err(io)?;
         file.take(MAX_CONFIG_BYTES).read_to_end(&mut json).map_err(io)?;
         let config = ModelConfig::parse(&json, &path.display().to_string())?;
-        let vocabulary = Vocabulary::load(&folder.join("vocab.json"))
-            .map_err(|source| ModelFolderError::Vocabulary { name: folder.display().to_string(), source })?;
+        let vocabulary = Vocabulary::load(&folder.join("vocab.json")).map_err(|source| {
+            ModelFolderError::Vocabulary { name: folder.display().to_string(), source }
+        })?;
         let parameters = checkpoint::read(&folder.join("model.safetensors"))?;
         Ok(Self { config, vocabulary, parameters })
     }
@@ -149,7 +155,12 @@ impl ModelFiles {
     ///
     /// # Errors
     /// As [`ModelFiles::read`].
-    pub fn from_bytes(config: &[u8], vocabulary: &[u8], weights: &[u8], name: &str) -> Result<Self, ModelFolderError> {
+    pub fn from_bytes(
+        config: &[u8],
+        vocabulary: &[u8],
+        weights: &[u8],
+        name: &str,
+    ) -> Result<Self, ModelFolderError> {
         Ok(Self {
             config: ModelConfig::parse(config, name)?,
             vocabulary: Vocabulary::from_json(vocabulary)

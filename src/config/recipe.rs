@@ -134,7 +134,8 @@ impl Recipe {
     }
 
     fn parse(text: &str, name: &str, overrides: &[String]) -> Result<Self, RecipeError> {
-        let invalid = |source| RecipeError::Toml { name: name.to_owned(), source: Box::new(source) };
+        let invalid =
+            |source| RecipeError::Toml { name: name.to_owned(), source: Box::new(source) };
         let mut table: toml::Table = text.parse().map_err(invalid)?;
         for given in overrides {
             set(&mut table, given).ok_or_else(|| RecipeError::Set { given: given.clone() })?;
@@ -207,7 +208,8 @@ mod tests {
             ("data.weights=[1.0, 2.0, 1.0]", "data.weights"),
             ("data.weights=[1.0]", "data.weights"),
         ] {
-            let error = Recipe::parse(DEFAULT, "r", &[given.to_owned()]).expect_err(given).to_string();
+            let error =
+                Recipe::parse(DEFAULT, "r", &[given.to_owned()]).expect_err(given).to_string();
             assert!(error.contains(want), "{error}");
         }
         Ok(())

@@ -44,13 +44,19 @@ impl Augmentation {
     /// # Errors
     /// [`DataError::Setting`] for the first setting out of range.
     pub fn validate(&self) -> Result<(), DataError> {
-        let check = |ok: bool, field, expected| if ok { Ok(()) } else { Err(DataError::Setting { field, expected }) };
+        let check = |ok: bool, field, expected| {
+            if ok { Ok(()) } else { Err(DataError::Setting { field, expected }) }
+        };
         check(self.speeds.iter().all(|s| (0.5..=2.0).contains(s)), "speeds", "between 0.5 and 2")?;
         check((0.0..=0.2).contains(&self.warp), "warp", "between 0 and 0.2")?;
         check((0.0..=1.0).contains(&self.noise), "noise", "a probability")?;
         check((0.0..=1.0).contains(&self.band_limit), "band_limit", "a probability")?;
         let [low, high] = self.noise_snr_db;
-        check(low <= high && low >= -20.0 && high <= 100.0, "noise_snr_db", "two rising values from -20 to 100")
+        check(
+            low <= high && low >= -20.0 && high <= 100.0,
+            "noise_snr_db",
+            "two rising values from -20 to 100",
+        )
     }
 
     /// Features of a perturbed waveform, not yet normalised.
@@ -75,7 +81,11 @@ impl Augmentation {
             add_noise(&mut waveform, random.between(low, high), random);
         }
         let warp = random.between(1.0 - self.warp, 1.0 + self.warp) as f32;
-        Ok(if self.warp > 0.0 { log_mel.compute_warped(&waveform, warp)? } else { log_mel.compute(&waveform) })
+        Ok(if self.warp > 0.0 {
+            log_mel.compute_warped(&waveform, warp)?
+        } else {
+            log_mel.compute(&waveform)
+        })
     }
 
     /// Masks normalised features in place.
@@ -92,7 +102,8 @@ impl Augmentation {
             let start = random.below(bins - width + 1);
             zero(features, 0..frames, start..start + width);
         }
-        let count = (masks.time_masks_per_s * frames as f64 / frames_per_s + random.unit()) as usize;
+        let count =
+            (masks.time_masks_per_s * frames as f64 / frames_per_s + random.unit()) as usize;
         for _ in 0..count {
             // Never more than a fifth of a short clip.
             let width = random.below(masks.time_width.min(frames / 5) + 1);
@@ -111,7 +122,8 @@ fn zero(features: &mut Features, frames: std::ops::Range<usize>, bins: std::ops:
 
 /// Adds noise between white and brown at `snr_db` below the clip's mean power.
 fn add_noise(waveform: &mut [f32], snr_db: f64, random: &mut Random) {
-    let power = waveform.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / waveform.len().max(1) as f64;
+    let power =
+        waveform.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / waveform.len().max(1) as f64;
     let leak = random.between(0.0, 0.98) as f32;
     let mut state = 0.0_f32;
     let noise: Vec<f32> = (0..waveform.len())
@@ -123,7 +135,8 @@ fn add_noise(waveform: &mut [f32], snr_db: f64, random: &mut Random) {
             state
         })
         .collect();
-    let noise_power = noise.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / noise.len().max(1) as f64;
+    let noise_power =
+        noise.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / noise.len().max(1) as f64;
     let scale = (power / noise_power.max(1e-12) * 10.0_f64.powf(-snr_db / 10.0)).sqrt() as f32;
     for (sample, noise) in waveform.iter_mut().zip(noise) {
         *sample += scale * noise;
@@ -160,7 +173,8 @@ mod tests {
             ..Augmentation::default()
         };
         for frames in [1, 7, 300] {
-            let mut features = Features { data: vec![1.0; frames * 80], n_frames: frames, n_bins: 80 };
+            let mut features =
+                Features { data: vec![1.0; frames * 80], n_frames: frames, n_bins: 80 };
             augmentation.mask(&mut features, 100.0, &mut Random::new(&[frames as u64]));
             let zeros = features.data.iter().filter(|&&v| v == 0.0).count();
             assert!(zeros > 0 && features.data.len() == frames * 80);

@@ -30,9 +30,15 @@ impl BatchConfig {
     /// # Errors
     /// [`DataError::Setting`] for the first setting out of range.
     pub fn validate(&self) -> Result<(), DataError> {
-        let check = |ok: bool, field, expected| if ok { Ok(()) } else { Err(DataError::Setting { field, expected }) };
+        let check = |ok: bool, field, expected| {
+            if ok { Ok(()) } else { Err(DataError::Setting { field, expected }) }
+        };
         check(self.seconds.is_finite() && self.seconds > 0.0, "seconds", "above 0")?;
-        check(self.max_clip_s > 0.0 && self.max_clip_s <= self.seconds, "max_clip_s", "above 0, at most `seconds`")?;
+        check(
+            self.max_clip_s > 0.0 && self.max_clip_s <= self.seconds,
+            "max_clip_s",
+            "above 0, at most `seconds`",
+        )?;
         check(
             self.first_epoch_max_clip_s > 0.0 && self.first_epoch_max_clip_s <= self.max_clip_s,
             "first_epoch_max_clip_s",
@@ -100,7 +106,8 @@ impl BatchPlan {
         let mut drawn = Vec::new();
         for clips in by_language.values() {
             // Rounds of the whole language, the last one partial.
-            let rounds = (total * weight(clips) / weights / seconds(clips)).min(config.max_repeats as f64);
+            let rounds =
+                (total * weight(clips) / weights / seconds(clips)).min(config.max_repeats as f64);
             let in_a_round: f64 = clips.iter().map(|&i| clip_weight(i)).sum();
             let count = (rounds * in_a_round).round() as usize;
             let mut order: Vec<usize> = Vec::new();
@@ -113,8 +120,10 @@ impl BatchPlan {
             drawn.extend_from_slice(&order[..count]);
         }
         // Jitter keeps batches from being the same neighbours every epoch.
-        let mut keyed: Vec<(f64, usize)> =
-            drawn.into_iter().map(|i| (corpus.duration_s(i) * random.between(0.9, 1.1), i)).collect();
+        let mut keyed: Vec<(f64, usize)> = drawn
+            .into_iter()
+            .map(|i| (corpus.duration_s(i) * random.between(0.9, 1.1), i))
+            .collect();
         keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut batches = Vec::new();
         let mut batch: Vec<usize> = Vec::new();

@@ -37,7 +37,11 @@ impl Corpus {
             .par_iter()
             .map(|clip| {
                 decode_path(&clip.path, &options).map(|audio| {
-                    audio.samples.iter().map(|s| (s * 32_767.0).clamp(-32_768.0, 32_767.0) as i16).collect()
+                    audio
+                        .samples
+                        .iter()
+                        .map(|s| (s * 32_767.0).clamp(-32_768.0, 32_767.0) as i16)
+                        .collect()
                 })
             })
             .collect();

@@ -65,7 +65,8 @@ fn read_text(path: &Path) -> Result<String, DataError> {
 impl<'a> Table<'a> {
     fn parse(text: &'a str, path: &Path) -> Result<Self, DataError> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
-        let header: Vec<&str> = lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());
+        let header: Vec<&str> =
+            lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());
         let mut rows = Vec::new();
         for (i, line) in lines {
             let fields: Vec<&str> = line.split('\t').collect();
@@ -131,7 +132,11 @@ pub(super) fn parse_manifest(text: &str, path: &Path) -> Result<Vec<Clip>, DataE
             return Err(field("path", name, "a path"));
         }
         if !seen.insert(name) {
-            return Err(DataError::Duplicate { path: path.to_owned(), line: *line, clip: name.to_owned() });
+            return Err(DataError::Duplicate {
+                path: path.to_owned(),
+                line: *line,
+                clip: name.to_owned(),
+            });
         }
         let language = match row[language_column] {
             "-" => None,
@@ -235,12 +240,16 @@ mod tests {
 
     #[test]
     fn columns_mean_what_the_header_says() -> Result<(), DataError> {
-        let clips = parse("a.ogg\ten\t-\t1.5\tHello\nb.ogg\tces\tx\t2\t-\nn.wav\t-\t-\t3\t<silence>\n")?;
+        let clips =
+            parse("a.ogg\ten\t-\t1.5\tHello\nb.ogg\tces\tx\t2\t-\nn.wav\t-\t-\t3\t<silence>\n")?;
         assert_eq!(clips[0].path, Path::new("corpus/a.ogg"));
         assert_eq!(clips[0].language.map(|l| l.to_string()).as_deref(), Some("eng"));
         assert_eq!(clips[0].speaker, None);
         assert_eq!(clips[0].transcript, Transcript::Text("Hello".into()));
-        assert_eq!((clips[1].speaker.as_deref(), &clips[1].transcript), (Some("x"), &Transcript::Unknown));
+        assert_eq!(
+            (clips[1].speaker.as_deref(), &clips[1].transcript),
+            (Some("x"), &Transcript::Unknown)
+        );
         assert_eq!((clips[2].language, &clips[2].transcript), (None, &Transcript::Silence));
         Ok(())
     }

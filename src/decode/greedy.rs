@@ -64,12 +64,15 @@ mod tests {
         let path = [1, 1, 0, 1, 2, 0];
         let log_probs: Vec<f32> = path
             .iter()
-            .flat_map(|&best| (0..3).map(move |id| if id == best { 0.8_f32.ln() } else { 0.1_f32.ln() }))
+            .flat_map(|&best| {
+                (0..3).map(move |id| if id == best { 0.8_f32.ln() } else { 0.1_f32.ln() })
+            })
             .collect();
         let found: Vec<(u32, usize, usize)> =
             best_path(&log_probs, 3, |_| true).iter().map(|t| (t.id, t.start, t.end)).collect();
         assert_eq!(found, [(1, 0, 2), (1, 3, 4), (2, 4, 5)]);
-        let only_b: Vec<u32> = best_path(&log_probs, 3, |id| id == 2).iter().map(|t| t.id).collect();
+        let only_b: Vec<u32> =
+            best_path(&log_probs, 3, |id| id == 2).iter().map(|t| t.id).collect();
         assert_eq!(only_b, [2]);
     }
 }

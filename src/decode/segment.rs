@@ -63,7 +63,8 @@ fn quietest_point(samples: &[f32]) -> usize {
     let mut best = (f64::INFINITY, samples.len());
     let mut start = EARLIEST_CUT;
     while start + WINDOW <= samples.len() {
-        let energy: f64 = samples[start..start + WINDOW].iter().map(|s| f64::from(*s).powi(2)).sum();
+        let energy: f64 =
+            samples[start..start + WINDOW].iter().map(|s| f64::from(*s).powi(2)).sum();
         if energy <= best.0 {
             best = (energy, start + WINDOW / 2);
         }
@@ -78,7 +79,8 @@ mod tests {
 
     fn cut(samples: &[f32], step: usize) -> Vec<Segment> {
         let mut segmenter = Segmenter::default();
-        let mut segments: Vec<Segment> = samples.chunks(step).flat_map(|c| segmenter.push(c)).collect();
+        let mut segments: Vec<Segment> =
+            samples.chunks(step).flat_map(|c| segmenter.push(c)).collect();
         segments.extend(segmenter.finish());
         segments
     }

@@ -63,15 +63,23 @@ impl Transcription {
     /// The text of all segments.
     #[must_use]
     pub fn text(&self) -> String {
-        let texts: Vec<&str> =
-            self.segments.iter().map(|(_, _, s)| s.text.as_str()).filter(|t| !t.is_empty()).collect();
+        let texts: Vec<&str> = self
+            .segments
+            .iter()
+            .map(|(_, _, s)| s.text.as_str())
+            .filter(|t| !t.is_empty())
+            .collect();
         texts.join(" ")
     }
 
     /// Adds the next segment and weighs its languages by its length.
     pub fn push(&mut self, start_s: f64, end_s: f64, segment: SegmentText) {
-        let spoken: f64 =
-            self.segments.iter().filter(|(_, _, s)| !s.languages.is_empty()).map(|(a, b, _)| b - a).sum();
+        let spoken: f64 = self
+            .segments
+            .iter()
+            .filter(|(_, _, s)| !s.languages.is_empty())
+            .map(|(a, b, _)| b - a)
+            .sum();
         if !segment.languages.is_empty() {
             let weight = (end_s - start_s) / (spoken + end_s - start_s).max(1e-9);
             for language in &mut self.languages {
@@ -80,7 +88,9 @@ impl Transcription {
             for new in &segment.languages {
                 match self.languages.iter_mut().find(|l| l.code == new.code) {
                     Some(language) => language.score += weight * new.score,
-                    None => self.languages.push(ScoredLanguage { code: new.code, score: weight * new.score }),
+                    None => self
+                        .languages
+                        .push(ScoredLanguage { code: new.code, score: weight * new.score }),
                 }
             }
             self.languages.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -159,7 +169,8 @@ impl Transcriber {
             .iter()
             .enumerate()
             .map(|(i, &frames)| {
-                let mut log_probs = logits.values.get(i)?.narrow(0, 0, frames)?.flatten_all()?.to_vec1()?;
+                let mut log_probs =
+                    logits.values.get(i)?.narrow(0, 0, frames)?.flatten_all()?.to_vec1()?;
                 log_softmax(&mut log_probs, vocab);
                 Ok(self.read(&log_probs, candidates))
             })
@@ -167,7 +178,8 @@ impl Transcriber {
     }
 
     fn read(&self, log_probs: &[f32], candidates: Option<&[Language]>) -> SegmentText {
-        let LanguageScores { ranked, mass } = score_languages(log_probs, &self.vocabulary, candidates);
+        let LanguageScores { ranked, mass } =
+            score_languages(log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
             return SegmentText { text: String::new(), score: 0.0, languages: Vec::new() };
         }
@@ -181,7 +193,10 @@ impl Transcriber {
         SegmentText {
             score: if text.is_empty() { 0.0 } else { total / characters.len() as f64 },
             text,
-            languages: ranked.into_iter().map(|(code, score)| ScoredLanguage { code, score }).collect(),
+            languages: ranked
+                .into_iter()
+                .map(|(code, score)| ScoredLanguage { code, score })
+                .collect(),
         }
     }
 }
@@ -206,7 +221,8 @@ mod tests {
 
     #[test]
     fn languages_are_weighed_by_length_and_silence_has_no_say() {
-        let language = |code: &str, score| ScoredLanguage { code: code.parse().expect("a code"), score };
+        let language =
+            |code: &str, score| ScoredLanguage { code: code.parse().expect("a code"), score };
         let said = |languages| SegmentText { text: "x".into(), score: 1.0, languages };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));

@@ -30,12 +30,15 @@ struct Layer {
 enum Norm {
     None,
     /// One group per channel, statistics over time.
-    Group { weight: Tensor, bias: Tensor },
+    Group {
+        weight: Tensor,
+        bias: Tensor,
+    },
     Layer(LayerNorm),
 }
 
 impl ConvStack {
-    pub(super) fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let mut layers = Vec::with_capacity(config.conv_layers.len());
         let mut inputs = config.input_channels;
         for (i, layer) in config.conv_layers.iter().enumerate() {
@@ -48,7 +51,7 @@ impl ConvStack {
                 Init::Randn { mean: 0.0, stdev: deviation },
             )?;
             let norm = match config.conv_norm {
-                ConvNorm::EveryLayer => Norm::Layer(LayerNorm::new(layer.dim, vb.pp("2.1"))?),
+                ConvNorm::EveryLayer => Norm::Layer(LayerNorm::new(layer.dim, &vb.pp("2.1"))?),
                 ConvNorm::FirstGroup if i == 0 => Norm::Group {
                     weight: vb.get_with_hints(layer.dim, "2.weight", Init::Const(1.0))?,
                     bias: vb.get_with_hints(layer.dim, "2.bias", Init::Const(0.0))?,

@@ -13,10 +13,13 @@ pub(super) enum Start {
 /// `n` values of `start` for the parameter `name`: a function of seed and name alone, so
 /// that adding a parameter leaves the others as they were.
 pub(super) fn values(start: Start, name: &str, seed: u64, n: usize) -> Vec<f32> {
-    let mut random = SplitMix { state: fnv1a(name.as_bytes()) ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) };
+    let mut random =
+        SplitMix { state: fnv1a(name.as_bytes()) ^ seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) };
     match start {
         Start::Constant(value) => vec![value as f32; n],
-        Start::Uniform { low, high } => (0..n).map(|_| (low + (high - low) * random.unit()) as f32).collect(),
+        Start::Uniform { low, high } => {
+            (0..n).map(|_| (low + (high - low) * random.unit()) as f32).collect()
+        }
         Start::Normal { deviation } => (0..n)
             .map(|_| {
                 // Box and Muller; 1 - u lies in (0, 1].

@@ -39,7 +39,7 @@ impl MrHubert {
     ///
     /// # Errors
     /// If a parameter is missing or has another shape.
-    pub fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
+    pub fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let dim = config.embed_dim;
         let front = config.conv_layers.last().map_or(dim, |layer| layer.dim);
         let ratios = &config.rate_ratios;
@@ -48,24 +48,40 @@ impl MrHubert {
         let post_extract_proj = if front == dim {
             None
         } else {
-            Some(Linear::uniform(front, dim, vb.pp("post_extract_proj"))?)
+            Some(Linear::uniform(front, dim, &vb.pp("post_extract_proj"))?)
         };
         Ok(Self {
-            feature_extractor: ConvStack::new(config, vb.pp("feature_extractor"))?,
-            layer_norm: LayerNorm::new(front, vb.pp("layer_norm"))?,
+            feature_extractor: ConvStack::new(config, &vb.pp("feature_extractor"))?,
+            layer_norm: LayerNorm::new(front, &vb.pp("layer_norm"))?,
             post_extract_proj,
             encoders: (0..levels)
-                .map(|i| Stage::new(config, stages[i], i == 0, vb.pp("encoders").pp(i)))
+                .map(|i| Stage::new(config, stages[i], i == 0, &vb.pp("encoders").pp(i)))
                 .collect::<Result<_>>()?,
             downsample_modules: (0..levels)
-                .map(|i| Resample::down(config.sampling, ratios[i], dim, vb.pp("downsample_modules").pp(i)))
+                .map(|i| {
+                    Resample::down(
+                        config.sampling,
+                        ratios[i],
+                        dim,
+                        &vb.pp("downsample_modules").pp(i),
+                    )
+                })
                 .collect::<Result<_>>()?,
-            middle_encoder: Stage::new(config, stages[levels], levels == 0, vb.pp("middle_encoder"))?,
+            middle_encoder: Stage::new(
+                config,
+                stages[levels],
+                levels == 0,
+                &vb.pp("middle_encoder"),
+            )?,
             upsample_modules: (0..levels)
-                .map(|i| Resample::up(config.sampling, ratios[i], dim, vb.pp("upsample_modules").pp(i)))
+                .map(|i| {
+                    Resample::up(config.sampling, ratios[i], dim, &vb.pp("upsample_modules").pp(i))
+                })
                 .collect::<Result<_>>()?,
             decoders: (0..levels)
-                .map(|j| Stage::new(config, stages[levels + 1 + j], false, vb.pp("decoders").pp(j)))
+                .map(|j| {
+                    Stage::new(config, stages[levels + 1 + j], false, &vb.pp("decoders").pp(j))
+                })
                 .collect::<Result<_>>()?,
             config: config.clone(),
         })

@@ -52,7 +52,11 @@ impl Recogniser {
     ///
     /// # Errors
     /// If a parameter that is there has another shape.
-    pub fn for_training(config: &RecogniserConfig, parameters: &Parameters, seed: u64) -> Result<Self> {
+    pub fn for_training(
+        config: &RecogniserConfig,
+        parameters: &Parameters,
+        seed: u64,
+    ) -> Result<Self> {
         let low_resolution = !config.encoder.rate_ratios.is_empty();
         Self::build(config, &parameters.seeded(seed), low_resolution)
     }
@@ -60,9 +64,13 @@ impl Recogniser {
     fn build(config: &RecogniserConfig, vb: &VarBuilder, low_resolution: bool) -> Result<Self> {
         let (dim, vocab) = (config.encoder.embed_dim, config.vocab_size);
         Ok(Self {
-            encoder: MrHubert::new(&config.encoder, vb.clone())?,
-            proj: Linear::uniform(dim, vocab, vb.pp("proj"))?,
-            low_proj: if low_resolution { Some(Linear::uniform(dim, vocab, vb.pp("low_proj"))?) } else { None },
+            encoder: MrHubert::new(&config.encoder, vb)?,
+            proj: Linear::uniform(dim, vocab, &vb.pp("proj"))?,
+            low_proj: if low_resolution {
+                Some(Linear::uniform(dim, vocab, &vb.pp("low_proj"))?)
+            } else {
+                None
+            },
             dropout: config.encoder.dropout,
         })
     }
@@ -87,7 +95,11 @@ impl Recogniser {
     ///
     /// # Errors
     /// If shapes disagree.
-    pub fn training_logits(&self, input: &Sequence, pass: &Pass) -> Result<(Logits, Option<Logits>)> {
+    pub fn training_logits(
+        &self,
+        input: &Sequence,
+        pass: &Pass,
+    ) -> Result<(Logits, Option<Logits>)> {
         let outputs = self.encoder.forward(input, pass)?;
         let highest = outputs.last().expect("an encoder has at least one resolution");
         let high = self.head(&self.proj, &highest.output, pass)?;

@@ -36,7 +36,7 @@ struct Conv {
 }
 
 impl Conv {
-    fn new(dim: usize, kernel: usize, vb: VarBuilder) -> Result<Self> {
+    fn new(dim: usize, kernel: usize, vb: &VarBuilder) -> Result<Self> {
         // PyTorch's default, kaiming_uniform(a = sqrt 5): both directions have dim * kernel inputs.
         let bound = ((dim * kernel) as f64).sqrt().recip();
         let start = Init::Uniform { lo: -bound, up: bound };
@@ -61,7 +61,13 @@ impl Conv {
         self.activate(&y, &lengths, pass)
     }
 
-    fn downsample(&self, x: &Tensor, down: usize, lengths: &[usize], pass: &Pass) -> Result<Tensor> {
+    fn downsample(
+        &self,
+        x: &Tensor,
+        down: usize,
+        lengths: &[usize],
+        pass: &Pass,
+    ) -> Result<Tensor> {
         let padding = (self.kernel - 1) / 2;
         let y = conv::conv1d(x, &self.weight, down, padding, pass.precision())?;
         let lengths: Vec<usize> = lengths.iter().map(|n| n.div_ceil(down)).collect();
@@ -98,21 +104,33 @@ fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 impl Resample {
     /// On the way down, `ratio` as configured.
-    pub(super) fn down(sampling: Sampling, [up, down]: [usize; 2], dim: usize, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn down(
+        sampling: Sampling,
+        [up, down]: [usize; 2],
+        dim: usize,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
         let kind = match sampling {
             Sampling::ConvAdapter { kernel } => adapter(dim, kernel, vb)?,
             Sampling::Plain { kernel } => {
-                Kind::PlainDown(Conv::new(dim, kernel, vb.pp("downsample_conv"))?)
+                Kind::PlainDown(Conv::new(dim, kernel, &vb.pp("downsample_conv"))?)
             }
         };
         Ok(Self { up, down, kind })
     }
 
     /// On the way up, the inverse of `ratio`.
-    pub(super) fn up(sampling: Sampling, [up, down]: [usize; 2], dim: usize, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn up(
+        sampling: Sampling,
+        [up, down]: [usize; 2],
+        dim: usize,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
         let kind = match sampling {
             Sampling::ConvAdapter { kernel } => adapter(dim, kernel, vb)?,
-            Sampling::Plain { kernel } => Kind::PlainUp(Conv::new(dim, kernel, vb.pp("upsample_conv"))?),
+            Sampling::Plain { kernel } => {
+                Kind::PlainUp(Conv::new(dim, kernel, &vb.pp("upsample_conv"))?)
+            }
         };
         Ok(Self { up: down, down: up, kind })
     }
@@ -144,10 +162,10 @@ impl Resample {
     }
 }
 
-fn adapter(dim: usize, kernel: usize, vb: VarBuilder) -> Result<Kind> {
+fn adapter(dim: usize, kernel: usize, vb: &VarBuilder) -> Result<Kind> {
     Ok(Kind::Adapter {
-        up: Conv::new(dim, kernel, vb.pp("upsample_conv"))?,
-        down: Conv::new(dim, kernel, vb.pp("downsample_conv"))?,
+        up: Conv::new(dim, kernel, &vb.pp("upsample_conv"))?,
+        down: Conv::new(dim, kernel, &vb.pp("downsample_conv"))?,
     })
 }
 
@@ -161,11 +179,13 @@ mod tests {
     #[test]
     fn lengths_follow_the_ratio() -> Result<()> {
         let pass = Pass::inference(Precision::F32);
-        for (ratio, frames, want) in [([1, 2], 7, 4), ([1, 2], 8, 4), ([2, 5], 26, 11), ([1, 1], 5, 5)] {
+        for (ratio, frames, want) in
+            [([1, 2], 7, 4), ([1, 2], 8, 4), ([2, 5], 26, 11), ([1, 1], 5, 5)]
+        {
             for kernel in [1, 3, 7] {
                 let vb = Parameters::default().seeded(1);
-                let down = Resample::down(Sampling::ConvAdapter { kernel }, ratio, 8, vb.pp("d"))?;
-                let up = Resample::up(Sampling::ConvAdapter { kernel }, ratio, 8, vb.pp("u"))?;
+                let down = Resample::down(Sampling::ConvAdapter { kernel }, ratio, 8, &vb.pp("d"))?;
+                let up = Resample::up(Sampling::ConvAdapter { kernel }, ratio, 8, &vb.pp("u"))?;
                 let x = Tensor::zeros((1, frames, 8), candle_core::DType::F32, &Device::Cpu)?;
                 let low = down.forward(&Sequence { hidden: x, lengths: vec![frames] }, &pass)?;
                 assert_eq!((low.frames()?, low.lengths[0]), (want, want));

@@ -17,14 +17,15 @@ pub(super) struct Linear {
 
 impl Linear {
     /// Weights from N(0, 0.02), bias 0: how HuBERT starts its Transformer.
-    pub(super) fn new(inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Self> {
-        let weight = vb.get_with_hints((outputs, inputs), "weight", Init::Randn { mean: 0.0, stdev: 0.02 })?;
+    pub(super) fn new(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Self> {
+        let weight =
+            vb.get_with_hints((outputs, inputs), "weight", Init::Randn { mean: 0.0, stdev: 0.02 })?;
         let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
         Ok(Self { weight, bias })
     }
 
     /// Weights and bias uniform in ±1/sqrt(inputs): PyTorch's default.
-    pub(super) fn uniform(inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn uniform(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Self> {
         let bound = (inputs as f64).sqrt().recip();
         let start = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((outputs, inputs), "weight", start)?;
@@ -45,7 +46,7 @@ pub(super) struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(super) fn new(dim: usize, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(dim: usize, vb: &VarBuilder) -> Result<Self> {
         Ok(Self {
             weight: vb.get_with_hints(dim, "weight", Init::Const(1.0))?,
             bias: vb.get_with_hints(dim, "bias", Init::Const(0.0))?,
@@ -68,7 +69,7 @@ struct PositionConv {
 }
 
 impl PositionConv {
-    fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
+    fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let (dim, kernel) = (config.embed_dim, config.position_kernel);
         let per_group = dim / config.position_groups;
         let deviation = (4.0 / (kernel * dim) as f64).sqrt();
@@ -111,18 +112,18 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(config: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
+    fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let dim = config.embed_dim;
         let attention = vb.pp("self_attn");
         Ok(Self {
-            q_proj: Linear::new(dim, dim, attention.pp("q_proj"))?,
-            k_proj: Linear::new(dim, dim, attention.pp("k_proj"))?,
-            v_proj: Linear::new(dim, dim, attention.pp("v_proj"))?,
-            out_proj: Linear::new(dim, dim, attention.pp("out_proj"))?,
-            self_attn_layer_norm: LayerNorm::new(dim, vb.pp("self_attn_layer_norm"))?,
-            fc1: Linear::new(dim, config.ffn_dim, vb.pp("fc1"))?,
-            fc2: Linear::new(config.ffn_dim, dim, vb.pp("fc2"))?,
-            final_layer_norm: LayerNorm::new(dim, vb.pp("final_layer_norm"))?,
+            q_proj: Linear::new(dim, dim, &attention.pp("q_proj"))?,
+            k_proj: Linear::new(dim, dim, &attention.pp("k_proj"))?,
+            v_proj: Linear::new(dim, dim, &attention.pp("v_proj"))?,
+            out_proj: Linear::new(dim, dim, &attention.pp("out_proj"))?,
+            self_attn_layer_norm: LayerNorm::new(dim, &vb.pp("self_attn_layer_norm"))?,
+            fc1: Linear::new(dim, config.ffn_dim, &vb.pp("fc1"))?,
+            fc2: Linear::new(config.ffn_dim, dim, &vb.pp("fc2"))?,
+            final_layer_norm: LayerNorm::new(dim, &vb.pp("final_layer_norm"))?,
             heads: config.heads,
             dropout: config.dropout,
             activation_dropout: config.activation_dropout,
@@ -130,8 +131,11 @@ impl Layer {
     }
 
     fn attend(&self, x: &Tensor, lengths: &[usize], pass: &Pass) -> Result<Tensor> {
-        let (q, k, v) =
-            (self.q_proj.forward(x, pass)?, self.k_proj.forward(x, pass)?, self.v_proj.forward(x, pass)?);
+        let (q, k, v) = (
+            self.q_proj.forward(x, pass)?,
+            self.k_proj.forward(x, pass)?,
+            self.v_proj.forward(x, pass)?,
+        );
         let attended = attention::attention(&q, &k, &v, self.heads, lengths, pass.precision())?;
         pass.dropout(&self.out_proj.forward(&attended, pass)?, self.dropout)
     }
@@ -142,7 +146,13 @@ impl Layer {
         pass.dropout(&self.fc2.forward(&hidden, pass)?, self.dropout)
     }
 
-    fn forward(&self, x: &Tensor, lengths: &[usize], norm_first: bool, pass: &Pass) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        lengths: &[usize],
+        norm_first: bool,
+        pass: &Pass,
+    ) -> Result<Tensor> {
         if norm_first {
             let x = (x + self.attend(&self.self_attn_layer_norm.forward(x)?, lengths, pass)?)?;
             &x + self.feed_forward(&self.final_layer_norm.forward(&x)?, pass)?
@@ -165,15 +175,20 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(config: &EncoderConfig, layers: usize, positions: bool, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(
+        config: &EncoderConfig,
+        layers: usize,
+        positions: bool,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
         let pos_conv =
-            if positions { Some(PositionConv::new(config, vb.pp("pos_conv.0"))?) } else { None };
+            if positions { Some(PositionConv::new(config, &vb.pp("pos_conv.0"))?) } else { None };
         Ok(Self {
             pos_conv,
             layers: (0..layers)
-                .map(|i| Layer::new(config, vb.pp("layers").pp(i)))
+                .map(|i| Layer::new(config, &vb.pp("layers").pp(i)))
                 .collect::<Result<_>>()?,
-            layer_norm: LayerNorm::new(config.embed_dim, vb.pp("layer_norm"))?,
+            layer_norm: LayerNorm::new(config.embed_dim, &vb.pp("layer_norm"))?,
             norm_first: config.layer_norm_first,
             dropout: config.dropout,
             layer_drop: config.layer_drop,

@@ -50,9 +50,17 @@ impl MultiResolutionCtc {
             .zip(lengths)
             .map(|(target, &frames)| f32::from(u8::from(fits(target, frames))))
             .collect();
-        let targets: Vec<Target> =
-            targets.iter().zip(lengths).map(|(target, &frames)| shortened(target, frames)).collect();
-        let n_tokens = targets.iter().zip(&feasible).filter(|(_, f)| **f > 0.0).map(|(t, _)| t.tokens.len() + 1).sum();
+        let targets: Vec<Target> = targets
+            .iter()
+            .zip(lengths)
+            .map(|(target, &frames)| shortened(target, frames))
+            .collect();
+        let n_tokens = targets
+            .iter()
+            .zip(&feasible)
+            .filter(|(_, f)| **f > 0.0)
+            .map(|(t, _)| t.tokens.len() + 1)
+            .sum();
         let n_infeasible = feasible.iter().filter(|f| **f == 0.0).count();
         let weights = Tensor::new(feasible.as_slice(), logits.device())?;
         let mut sum = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
@@ -61,12 +69,16 @@ impl MultiResolutionCtc {
             let targets: Vec<Target> = targets.iter().map(beginning).collect();
             (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()
         };
-        let language = if self.first_token_weight > 0.0 { Some(first(logits, lengths)?) } else { None };
+        let language =
+            if self.first_token_weight > 0.0 { Some(first(logits, lengths)?) } else { None };
         if let Some((logits, lengths)) = low
             && self.low_weight > 0.0
         {
-            let targets: Vec<Target> =
-                targets.iter().zip(lengths).map(|(target, &frames)| shortened(target, frames)).collect();
+            let targets: Vec<Target> = targets
+                .iter()
+                .zip(lengths)
+                .map(|(target, &frames)| shortened(target, frames))
+                .collect();
             let low = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
             sum = ((sum * (1.0 - self.low_weight))? + (low * self.low_weight)?)?;
         }

@@ -57,10 +57,18 @@ impl AdamW {
     /// Updates every parameter from `gradients`, in the order of the slots and multiplied by
     /// `scale`; returns the norm of the scaled gradient before clipping. If that is not
     /// finite, nothing is changed.
-    pub(super) fn step(&mut self, gradients: &[Vec<f32>], scale: f64, lr: f64, step: u64) -> Result<f64> {
+    pub(super) fn step(
+        &mut self,
+        gradients: &[Vec<f32>],
+        scale: f64,
+        lr: f64,
+        step: u64,
+    ) -> Result<f64> {
         // Summed in order, so that the norm does not depend on threads.
-        let squares: Vec<f64> =
-            gradients.par_iter().map(|g| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).collect();
+        let squares: Vec<f64> = gradients
+            .par_iter()
+            .map(|g| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())
+            .collect();
         let norm = squares.iter().sum::<f64>().sqrt() * scale;
         if !norm.is_finite() {
             return Ok(norm);
@@ -98,7 +106,8 @@ mod tests {
 
     #[test]
     fn first_steps_are_those_of_the_paper() -> Result<()> {
-        let config = AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 10.0 };
+        let config =
+            AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 10.0 };
         let var = Var::new(&[[1.0_f32, -2.0]], &Device::Cpu)?;
         let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone())]);
         // By hand: the first step moves each value by the learning rate against the sign of
@@ -106,7 +115,9 @@ mod tests {
         let norm = optimiser.step(&[vec![3.0, -4.0]], 1.0, 0.01, 1)?;
         assert!((norm - 5.0).abs() < 1e-9);
         let values = var.flatten_all()?.to_vec1::<f32>()?;
-        assert!((values[0] - (0.999 - 0.01)).abs() < 1e-6 && (values[1] - (-1.998 + 0.01)).abs() < 1e-6);
+        assert!(
+            (values[0] - (0.999 - 0.01)).abs() < 1e-6 && (values[1] - (-1.998 + 0.01)).abs() < 1e-6
+        );
         assert!(!optimiser.step(&[vec![f32::NAN, 0.0]], 1.0, 0.01, 2)?.is_finite());
         assert_eq!(var.flatten_all()?.to_vec1::<f32>()?, values);
         Ok(())
@@ -114,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_long_gradient_is_shortened_before_it_enters_the_moments() -> Result<()> {
-        let config = AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
+        let config =
+            AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let var = Var::new(&[0.0_f32], &Device::Cpu)?;
         let mut optimiser = AdamW::new(config, vec![("b".into(), var)]);
         optimiser.step(&[vec![50.0]], 0.1, 0.01, 1)?;

@@ -25,6 +25,10 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     std::fs::rename(&temporary, path).map_err(write)
 }
 
+fn unusable(folder: &Path, source: CheckpointError) -> TrainError {
+    TrainError::Checkpoint { folder: folder.to_owned(), source: Box::new(source) }
+}
+
 /// Saves parameters, moments and step.
 pub(super) fn save(folder: &Path, optimiser: &AdamW, step: u64) -> Result<(), TrainError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
@@ -33,12 +37,18 @@ pub(super) fn save(folder: &Path, optimiser: &AdamW, step: u64) -> Result<(), Tr
     for slot in optimiser.slots() {
         let shape = slot.var.shape();
         tensors.push((format!("parameter.{}", slot.name), slot.var.as_tensor().clone()));
-        tensors.push((format!("mean.{}", slot.name), Tensor::from_slice(&slot.mean, shape, &Device::Cpu)?));
-        tensors.push((format!("square.{}", slot.name), Tensor::from_slice(&slot.square, shape, &Device::Cpu)?));
+        tensors.push((
+            format!("mean.{}", slot.name),
+            Tensor::from_slice(&slot.mean, shape, &Device::Cpu)?,
+        ));
+        tensors.push((
+            format!("square.{}", slot.name),
+            Tensor::from_slice(&slot.square, shape, &Device::Cpu)?,
+        ));
     }
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let bytes = checkpoint::to_bytes(views, StoredAs::F32)
-        .map_err(|source| TrainError::Checkpoint { folder: folder.to_owned(), source })?;
+    let bytes =
+        checkpoint::to_bytes(views, StoredAs::F32).map_err(|source| unusable(folder, source))?;
     write_whole(&path(folder), &bytes)
 }
 
@@ -46,10 +56,12 @@ pub(super) fn save(folder: &Path, optimiser: &AdamW, step: u64) -> Result<(), Tr
 pub(super) fn restore(folder: &Path, optimiser: &mut AdamW) -> Result<Option<u64>, TrainError> {
     let stored = match checkpoint::read(&path(folder)) {
         Ok(stored) => stored,
-        Err(CheckpointError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(CheckpointError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
             return Ok(None);
         }
-        Err(source) => return Err(TrainError::Checkpoint { folder: folder.to_owned(), source }),
+        Err(source) => return Err(unusable(folder, source)),
     };
     let stored: std::collections::HashMap<_, _> = stored.all().into_iter().collect();
     let other = |problem| TrainError::OtherRun { folder: folder.to_owned(), problem };

@@ -6,8 +6,8 @@
 
 mod adamw;
 mod checkpoint;
-mod log;
 mod loader;
+mod log;
 mod schedule;
 mod trainer;
 
@@ -57,7 +57,7 @@ pub enum TrainError {
         /// The run's folder.
         folder: PathBuf,
         /// Why.
-        source: CheckpointError,
+        source: Box<CheckpointError>,
     },
     /// A checkpoint of another configuration.
     #[error("the checkpoint in `{}` is of another configuration: {problem}", folder.display())]

@@ -52,20 +52,38 @@ impl TrainConfig {
     /// # Errors
     /// [`TrainError::Setting`] for the first setting out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
-        let check = |ok: bool, field, expected| if ok { Ok(()) } else { Err(TrainError::Setting { field, expected }) };
+        let check = |ok: bool, field, expected| {
+            if ok { Ok(()) } else { Err(TrainError::Setting { field, expected }) }
+        };
         let schedule = &self.schedule;
         check(schedule.peak > 0.0 && schedule.peak < 1.0, "schedule.peak", "above 0 and below 1")?;
         check(schedule.steps >= 1 && schedule.steps < 1 << 31, "schedule.steps", "1 to 2^31")?;
-        check(schedule.warmup_steps < schedule.steps, "schedule.warmup_steps", "fewer than schedule.steps")?;
-        check((0.0..=1.0).contains(&schedule.final_share), "schedule.final_share", "between 0 and 1")?;
+        check(
+            schedule.warmup_steps < schedule.steps,
+            "schedule.warmup_steps",
+            "fewer than schedule.steps",
+        )?;
+        check(
+            (0.0..=1.0).contains(&schedule.final_share),
+            "schedule.final_share",
+            "between 0 and 1",
+        )?;
         let optimiser = &self.optimiser;
-        check(optimiser.betas.iter().all(|b| (0.0..1.0).contains(b)), "optimiser.betas", "from 0 up to 1")?;
+        check(
+            optimiser.betas.iter().all(|b| (0.0..1.0).contains(b)),
+            "optimiser.betas",
+            "from 0 up to 1",
+        )?;
         check(optimiser.eps > 0.0, "optimiser.eps", "above 0")?;
         check(optimiser.weight_decay >= 0.0, "optimiser.weight_decay", "at least 0")?;
         check(optimiser.clip_norm > 0.0, "optimiser.clip_norm", "above 0")?;
         check((1..=1024).contains(&self.micro_batches), "micro_batches", "1 to 1024")?;
         check((0.0..=1.0).contains(&self.low_weight), "low_weight", "between 0 and 1")?;
-        check((0.0..=1000.0).contains(&self.language_weight), "language_weight", "between 0 and 1000")?;
+        check(
+            (0.0..=1000.0).contains(&self.language_weight),
+            "language_weight",
+            "between 0 and 1000",
+        )?;
         check(self.log_every >= 1, "log_every", "at least 1")?;
         check(self.validate_every >= 1, "validate_every", "at least 1")?;
         check(self.save_every >= 1, "save_every", "at least 1")
@@ -102,7 +120,10 @@ pub trait Observe {
     ///
     /// # Errors
     /// Whatever goes wrong; the run stops.
-    fn validate(&mut self, step: u64) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>>;
+    fn validate(
+        &mut self,
+        step: u64,
+    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// How a run ended.
@@ -176,7 +197,13 @@ impl Trainer<'_> {
             let per_step = self.config.micro_batches;
             scope.spawn(move || {
                 threads::serial(|| {
-                    loader::run(self.batches, self.batch_config, per_step, (start + 1, steps), &sender);
+                    loader::run(
+                        self.batches,
+                        self.batch_config,
+                        per_step,
+                        (start + 1, steps),
+                        &sender,
+                    );
                 });
             });
             let mut tally = Tally::default();
@@ -239,7 +266,9 @@ impl Trainer<'_> {
                 .collect();
             workers
                 .into_iter()
-                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|worker| {
+                    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
                 .collect()
         })
     }
@@ -274,7 +303,9 @@ impl Trainer<'_> {
             .into_iter()
             .map(|(name, var)| match grads.get(&var) {
                 Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
-                None if may_be_skipped && name.contains(".layers.") => Ok(vec![0.0; var.elem_count()]),
+                None if may_be_skipped && name.contains(".layers.") => {
+                    Ok(vec![0.0; var.elem_count()])
+                }
                 None => Err(TrainError::NoGradient { name }),
             })
             .collect::<Result<_, _>>()?;
@@ -288,7 +319,11 @@ impl Trainer<'_> {
     }
 
     /// Sums the shares in order; the scale averages over tokens.
-    fn combine(&self, shares: Vec<Share>, tally: &mut Tally) -> Result<(Vec<Vec<f32>>, f64), TrainError> {
+    fn combine(
+        &self,
+        shares: Vec<Share>,
+        tally: &mut Tally,
+    ) -> Result<(Vec<Vec<f32>>, f64), TrainError> {
         let mut tokens = 0;
         let mut total: Option<Vec<Vec<f32>>> = None;
         for share in shares {

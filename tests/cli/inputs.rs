@@ -28,7 +28,8 @@ fn the_first_command_of_the_readme_prints_text_for_every_clip() {
 #[test]
 fn lossless_formats_give_the_text_of_the_wav() {
     let reference = transcribed("sentence.flac");
-    for name in ["sentence-alac.m4a", "sentence-alac.caf", "sentence-flac.mka", "sentence-flac.ogg"] {
+    for name in ["sentence-alac.m4a", "sentence-alac.caf", "sentence-flac.mka", "sentence-flac.ogg"]
+    {
         // These hold the sentence at 8 kHz or with the channels of the original: the text
         // must be that of their own decoded samples, which the audio tests compare.
         let found = transcribed(name);
@@ -71,7 +72,8 @@ fn awkward_audio_is_transcribed_or_named_and_the_rest_is_done() {
     put("d-no-samples.wav", &wav(&[], 16_000));
     put("e-one-sample.wav", &wav(&[0.5], 16_000));
     put("f-192k.wav", &wav(&tone, 192_000));
-    std::fs::copy(fixture("eight-channels-192k.flac"), folder.path().join("g-8ch.flac")).expect("copied");
+    std::fs::copy(fixture("eight-channels-192k.flac"), folder.path().join("g-8ch.flac"))
+        .expect("copied");
     let mp3 = std::fs::read(fixture("sentence.mp3")).expect("the fixture is there");
     put("h-truncated.mp3", &mp3[..mp3.len() * 2 / 3]);
     let mut nan = wav(&tone, 16_000);
@@ -125,7 +127,8 @@ fn silence_and_noise_give_no_text() {
         .collect();
     let hum: Vec<f32> = (0..48_000).map(|i| 0.05 * (i as f32 * 0.019_635).sin()).collect();
     for (name, samples) in [("silence", silence), ("noise", noise), ("hum", hum)] {
-        let (code, out, _) = run(asr().args(["transcribe", "-"]).write_stdin(wav(&samples, 16_000)));
+        let (code, out, _) =
+            run(asr().args(["transcribe", "-"]).write_stdin(wav(&samples, 16_000)));
         assert_eq!((code, out.as_str()), (0, "[-]\n"), "{name}");
         let (code, out, _) = run(asr().args(["identify", "-"]).write_stdin(wav(&samples, 16_000)));
         assert_eq!((code, out.as_str()), (0, "-\n"), "{name}");

@@ -7,7 +7,8 @@ use std::fs;
 fn help_shows_every_command_and_how_to_start() {
     let (code, out, _) = run(asr().arg("--help"));
     assert_eq!(code, 0);
-    for command in ["transcribe", "identify", "finetune", "score", "bench", "doctor", "completions"] {
+    for command in ["transcribe", "identify", "finetune", "score", "bench", "doctor", "completions"]
+    {
         assert!(out.contains(command), "{command} in {out}");
         let (code, help, _) = run(asr().args([command, "--help"]));
         assert_eq!(code, 0);
@@ -60,7 +61,9 @@ fn json_follows_the_documented_layout() {
     assert!(found["location"].is_null());
     let languages = found["languages"].as_array().expect("languages");
     assert_eq!(languages[0]["code"], found["language"]);
-    assert!(languages.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()));
+    assert!(
+        languages.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64())
+    );
     let segment = &found["segments"][0];
     assert_eq!(segment["start_s"], 0.0);
     assert_eq!(segment["end_s"], found["duration_s"]);
@@ -90,7 +93,8 @@ fn scores_are_those_of_the_texts() {
     let (reference, hypothesis) = (folder.path().join("ref"), folder.path().join("hyp"));
     fs::write(&reference, "a [eng] hello world\nb [deu] ja\n").expect("written");
     fs::write(&hypothesis, "a [eng] hallo word\nb [eng] ja\n").expect("written");
-    let (code, out, _) = run(asr().arg("score").arg(&reference).arg(&hypothesis).args(["-f", "json"]));
+    let (code, out, _) =
+        run(asr().arg("score").arg(&reference).arg(&hypothesis).args(["-f", "json"]));
     assert_eq!(code, 0);
     let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(report["scheme"], "plain");

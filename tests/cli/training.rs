@@ -13,14 +13,19 @@ fn corpus(folder: &Path) {
     for i in 0..14 {
         let (language, text) = if i % 2 == 0 { ("eng", "a b") } else { ("deu", "b a c") };
         let pitch = 0.05 + 0.01 * i as f32;
-        let samples: Vec<f32> =
-            (0..12_000 + 400 * i).map(|n| 0.2 * (n as f32 * pitch).sin() * (n as f32 * 4e-4).sin()).collect();
+        let samples: Vec<f32> = (0..12_000 + 400 * i)
+            .map(|n| 0.2 * (n as f32 * pitch).sin() * (n as f32 * 4e-4).sin())
+            .collect();
         let name = format!("{i}.wav");
         fs::write(folder.join(&name), wav(&samples, 16_000)).expect("written");
-        manifest.push_str(&format!("{name}\t{language}\t{}\t{text}\n", samples.len() as f32 / 16_000.0));
+        manifest.push_str(&format!(
+            "{name}\t{language}\t{}\t{text}\n",
+            samples.len() as f32 / 16_000.0
+        ));
     }
     fs::write(folder.join("manifest.tsv"), manifest).expect("written");
-    fs::write(folder.join("dev.tsv"), "path\tcondition\n0.wav\tseen\n1.wav\tunseen\n").expect("written");
+    fs::write(folder.join("dev.tsv"), "path\tcondition\n0.wav\tseen\n1.wav\tunseen\n")
+        .expect("written");
     let recipe = fs::read_to_string("models/default.toml").expect("the recipe is there");
     fs::write(folder.join("recipe.toml"), recipe).expect("written");
 }
@@ -99,7 +104,9 @@ fn a_run_killed_and_resumed_ends_like_one_never_stopped() {
     }
     let (code, _, err) = run(&mut finetune(folder.path(), "killed", &["--resume"]));
     assert_eq!(code, 0, "{err}");
-    let read = |run: &str| fs::read(folder.path().join(run).join("model/model.safetensors")).expect("a model");
+    let read = |run: &str| {
+        fs::read(folder.path().join(run).join("model/model.safetensors")).expect("a model")
+    };
     assert!(read("whole") == read("killed"), "the weights differ");
     let logs = ["whole", "killed"].map(|run| losses(&folder.path().join(run).join("log.jsonl")));
     assert_eq!(logs[0], logs[1]);
@@ -160,7 +167,8 @@ fn an_interrupted_run_saves_and_exits_with_130() {
         assert!(start.elapsed() < Duration::from_secs(60), "nothing is logged");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let interrupted =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(interrupted.expect("kill runs").success());
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child") {

@@ -112,7 +112,7 @@ impl Training {
         let (high, low) =
             model.training_logits(&input, &Pass::training(Precision::F32, self.seed))?;
         let targets = [vec![1, 2], vec![3]].map(|tokens| Target { tokens, open_ended: false });
-        let ctc = MultiResolutionCtc { low_weight: 0.3, blank: 0 };
+        let ctc = MultiResolutionCtc { low_weight: 0.3, first_token_weight: 0.5, blank: 0 };
         let low = low.as_ref().map(|low| (&low.values, low.lengths.as_slice()));
         Ok(ctc.loss((&high.values, &high.lengths), low, &targets)?.sum)
     }

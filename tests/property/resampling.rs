@@ -127,7 +127,11 @@ fn the_pass_band_is_flat_and_in_time() {
             let ideal = tone(frequency_hz, 16_000, output.len());
             let error = error_db(&output, &ideal, 16_000);
             // The last twelfth is where the filter begins to fall.
-            let (gain_bound, error_bound) = if step < 12 { (0.001, -90.0) } else { (0.1, -38.0) };
+            let (gain_bound, error_bound) = if step < 12 {
+                (0.001, -90.0)
+            } else {
+                (0.1, -38.0)
+            };
             assert!(
                 gain.abs() < gain_bound && error < error_bound,
                 "{from_hz} Hz: {frequency_hz:.0} Hz off by {gain:.4} dB, error {error:.1} dB"

@@ -2,9 +2,10 @@
 
 use super::blocked::{MicroKernel, panel_buffers};
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps,
-    _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -122,8 +123,8 @@ unsafe fn interleave(even: *const f32, odd: *const f32, mask: u16) -> __m512i {
     unsafe {
         let even = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, even));
         let odd = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, odd));
-        let (even, odd) =
-            (_mm512_cvtepu16_epi32(transmute(even)), _mm512_cvtepu16_epi32(transmute(odd)));
+        let even = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(even));
+        let odd = _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(odd));
         _mm512_or_si512(even, _mm512_slli_epi32::<16>(odd))
     }
 }

@@ -52,15 +52,15 @@ pub(super) trait MicroKernel {
     );
 
     /// The thread's buffers for packed panels.
-    fn with_buffers<R>(work: impl FnOnce(&mut Vec<Self::Element>, &mut Vec<Self::Element>) -> R) -> R;
+    fn with_buffers<R>(
+        work: impl FnOnce(&mut Vec<Self::Element>, &mut Vec<Self::Element>) -> R,
+    ) -> R;
 }
 
 /// Declares the per-thread panel buffers of a kernel; generics cannot hold a `thread_local`.
 macro_rules! panel_buffers {
     ($element:ty) => {
-        fn with_buffers<R>(
-            work: impl FnOnce(&mut Vec<$element>, &mut Vec<$element>) -> R,
-        ) -> R {
+        fn with_buffers<R>(work: impl FnOnce(&mut Vec<$element>, &mut Vec<$element>) -> R) -> R {
             thread_local! {
                 static BUFFERS: $crate::matmul::blocked::Buffers<$element> =
                     const { $crate::matmul::blocked::Buffers::new() };

@@ -241,12 +241,10 @@ mod tests {
                     *w += p;
                 }
                 // The transposed storage of b must give the same product.
-                let b_columns: Vec<f32> =
-                    (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
-                for b in [
-                    Matrix::row_major(&b, k, n),
-                    Matrix::row_major(&b_columns, n, k).transposed(),
-                ] {
+                let b_columns: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+                for b in
+                    [Matrix::row_major(&b, k, n), Matrix::row_major(&b_columns, n, k).transposed()]
+                {
                     let mut got = vec![f32::NAN; m * n];
                     // SAFETY: `got` holds m rows of n values.
                     unsafe {

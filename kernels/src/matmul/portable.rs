@@ -40,7 +40,9 @@ impl MicroKernel for Kernel {
         }
         for (i, row) in sums.iter().enumerate() {
             // SAFETY: the tile holds MR rows of NR values.
-            unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), tile.add(i * Self::NR), Self::NR) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(row.as_ptr(), tile.add(i * Self::NR), Self::NR);
+            };
         }
     }
 
