@@ -3,7 +3,7 @@
 //! With channels last, output frame `t` is the product of the weights with the contiguous
 //! stretch of `kernel * inputs` values that starts at frame `t * stride`: a matrix whose rows
 //! overlap, read where it lies. A transposed convolution is the same map read backwards, so
-//! three functions ([`gather`], [`scatter`], [`weight_gradient`]) make both and their gradients.
+//! three functions (`gather`, `scatter`, `weight_gradient`) make both and their gradients.
 
 use crate::matmul::{Matrix, Output, Precision, matmul};
 use crate::storage::{slice, with_slice};

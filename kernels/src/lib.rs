@@ -2,7 +2,7 @@
 //!
 //! Each operation is one file: what it computes (with its formula), the function on
 //! candle tensors that the models call, its gradient, and the plain twin in
-//! [`reference`] that the tests hold it against. Nothing here knows of models, audio or text.
+//! [`mod@reference`] that the tests hold it against. Nothing here knows of models, audio or text.
 //!
 //! | module | operation |
 //! |---|---|

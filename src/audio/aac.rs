@@ -33,10 +33,7 @@ pub(super) fn low_complexity_core(config: &[u8]) -> Cow<'_, [u8]> {
 
 /// The core's rate field, its width in bits, and the channel configuration.
 fn parse_he_aac(config: &[u8]) -> Option<(u64, u32, u64)> {
-    let mut bits = BitReader {
-        bytes: config,
-        at: 0,
-    };
+    let mut bits = BitReader { bytes: config, at: 0 };
     let object_type = bits.take(5)?;
     if object_type != SBR && object_type != PARAMETRIC_STEREO {
         return None;

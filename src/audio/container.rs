@@ -66,12 +66,7 @@ impl Container {
         }
         let stream = MediaSourceStream::new(medium.media, MediaSourceStreamOptions::default());
         let format = symphonia::default::get_probe()
-            .probe(
-                &hint,
-                stream,
-                FormatOptions::default(),
-                MetadataOptions::default(),
-            )
+            .probe(&hint, stream, FormatOptions::default(), MetadataOptions::default())
             .map_err(|source| match watch.check(name) {
                 Err(limit) => limit,
                 Ok(()) => probe_error(name, source),
@@ -131,10 +126,7 @@ impl Container {
                     return Ok(None);
                 }
                 Err(Error::IoError(source)) if source.kind() != ErrorKind::UnexpectedEof => {
-                    return Err(AudioError::Read {
-                        name: self.name.clone(),
-                        source,
-                    });
+                    return Err(AudioError::Read { name: self.name.clone(), source });
                 }
                 Err(Error::IoError(_)) => {
                     self.report_length(damage, !self.may_end_anywhere());
@@ -209,10 +201,7 @@ impl Container {
         let start = mono.len();
         let channel = self.options.channel;
         match self.track.decode(&self.name, packet, channel, mono)? {
-            Decoded::Samples {
-                rate_hz,
-                n_channels,
-            } => {
+            Decoded::Samples { rate_hz, n_channels } => {
                 let n_samples = mono.len() - start;
                 damage.sound(n_samples);
                 if self.info.n_channels == 0 {
@@ -229,11 +218,7 @@ impl Container {
                 self.append_silence(duration_s, mono);
             }
         }
-        self.n_barren = if mono.len() == start {
-            self.n_barren + 1
-        } else {
-            0
-        };
+        self.n_barren = if mono.len() == start { self.n_barren + 1 } else { 0 };
         if self.n_barren > MAX_BARREN_PACKETS {
             self.report_length(damage, true);
             self.ended = true;

@@ -58,12 +58,7 @@ pub enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost {
-                start_s,
-                duration_s,
-                n_packets,
-                reason,
-            } => {
+            Self::Lost { start_s, duration_s, n_packets, reason } => {
                 let packets = if *n_packets == 1 { "packet" } else { "packets" };
                 write!(
                     f,
@@ -71,36 +66,20 @@ impl fmt::Display for Damage {
                      be decoded and became silence: {reason}"
                 )
             }
-            Self::Gap {
-                start_s,
-                duration_s,
-            } => {
+            Self::Gap { start_s, duration_s } => {
                 write!(f, "{duration_s:.3} s are missing from {start_s:.3} s on")
             }
-            Self::Truncated {
-                end_s,
-                declared_s: Some(declared_s),
-            } => {
-                write!(
-                    f,
-                    "the audio ends at {end_s:.3} s, the header promises {declared_s:.3} s"
-                )
+            Self::Truncated { end_s, declared_s: Some(declared_s) } => {
+                write!(f, "the audio ends at {end_s:.3} s, the header promises {declared_s:.3} s")
             }
-            Self::Truncated {
-                end_s,
-                declared_s: None,
-            } => {
+            Self::Truncated { end_s, declared_s: None } => {
                 write!(f, "the file breaks off at {end_s:.3} s")
             }
             Self::NotFinite { start_s, n_samples } => write!(
                 f,
                 "{n_samples} samples that are not numbers, the first at {start_s:.3} s, became 0"
             ),
-            Self::Clipped {
-                start_s,
-                n_samples,
-                peak,
-            } => write!(
+            Self::Clipped { start_s, n_samples, peak } => write!(
                 f,
                 "{n_samples} samples beyond full scale (peak {peak:.2}), the first at \
                  {start_s:.3} s, were clipped"
@@ -142,12 +121,9 @@ impl DamageLog {
     pub(super) fn lost(&mut self, at_s: f64, lost_s: f64, reason: &dyn fmt::Display) {
         let full = self.entries.len() >= MAX_ENTRIES;
         let previous = self.entries.iter_mut().rev().find_map(|entry| match entry {
-            Damage::Lost {
-                start_s,
-                duration_s,
-                n_packets,
-                ..
-            } if full || (*start_s + *duration_s - at_s).abs() < 1e-6 => {
+            Damage::Lost { start_s, duration_s, n_packets, .. }
+                if full || (*start_s + *duration_s - at_s).abs() < 1e-6 =>
+            {
                 Some((duration_s, n_packets))
             }
             _ => None,
@@ -168,10 +144,7 @@ impl DamageLog {
     /// The time stamps leap by `gap_s`.
     pub(super) fn gap(&mut self, at_s: f64, gap_s: f64) {
         if self.entries.len() < MAX_ENTRIES {
-            self.entries.push(Damage::Gap {
-                start_s: at_s,
-                duration_s: gap_s,
-            });
+            self.entries.push(Damage::Gap { start_s: at_s, duration_s: gap_s });
         }
     }
 
@@ -188,27 +161,17 @@ impl DamageLog {
                 return;
             }
         }
-        self.entries.push(Damage::NotFinite {
-            start_s: at_s,
-            n_samples: n,
-        });
+        self.entries.push(Damage::NotFinite { start_s: at_s, n_samples: n });
     }
 
     pub(super) fn clipped(&mut self, at_s: f64, n: u64, loudest: f32) {
         for entry in &mut self.entries {
-            if let Damage::Clipped {
-                n_samples, peak, ..
-            } = entry
-            {
+            if let Damage::Clipped { n_samples, peak, .. } = entry {
                 *n_samples += n;
                 *peak = peak.max(loudest);
                 return;
             }
         }
-        self.entries.push(Damage::Clipped {
-            start_s: at_s,
-            n_samples: n,
-            peak: loudest,
-        });
+        self.entries.push(Damage::Clipped { start_s: at_s, n_samples: n, peak: loudest });
     }
 }

@@ -20,10 +20,7 @@ pub fn audio_files(dir: &Path, recursive: bool) -> Result<Vec<PathBuf>, AudioErr
     let mut found = Vec::new();
     let mut waiting = vec![dir.to_owned()];
     while let Some(dir) = waiting.pop() {
-        let list_error = |source| AudioError::List {
-            path: dir.clone(),
-            source,
-        };
+        let list_error = |source| AudioError::List { path: dir.clone(), source };
         for entry in std::fs::read_dir(&dir).map_err(list_error)? {
             let entry = entry.map_err(list_error)?;
             let path = entry.path();
@@ -45,13 +42,9 @@ pub fn audio_files(dir: &Path, recursive: bool) -> Result<Vec<PathBuf>, AudioErr
 }
 
 fn has_audio_extension(path: &Path) -> bool {
-    path.extension()
-        .and_then(|extension| extension.to_str())
-        .is_some_and(|extension| {
-            AUDIO_EXTENSIONS
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(extension))
-        })
+    path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
+        AUDIO_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+    })
 }
 
 #[cfg(test)]
@@ -84,9 +77,6 @@ mod tests {
     #[test]
     fn a_missing_directory_is_an_error() {
         let missing = Path::new("no/such/directory");
-        assert!(matches!(
-            audio_files(missing, false),
-            Err(AudioError::List { .. })
-        ));
+        assert!(matches!(audio_files(missing, false), Err(AudioError::List { .. })));
     }
 }

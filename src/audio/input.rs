@@ -35,10 +35,7 @@ impl Watch {
             epoch: Instant::now(),
             deadline_ns: AtomicU64::new(u64::MAX),
         };
-        Self {
-            limits: limits.clone(),
-            state: Arc::new(state),
-        }
+        Self { limits: limits.clone(), state: Arc::new(state) }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -63,10 +60,7 @@ impl Watch {
                 name: name.to_owned(),
                 limit_bytes: self.limits.max_bytes,
             }),
-            (TIME, Some(limit)) => Err(AudioError::TooSlow {
-                name: name.to_owned(),
-                limit,
-            }),
+            (TIME, Some(limit)) => Err(AudioError::TooSlow { name: name.to_owned(), limit }),
             _ => Ok(()),
         }
     }
@@ -113,13 +107,7 @@ impl Guarded {
         let byte_len = inner.byte_len();
         watch.check_bytes(byte_len.unwrap_or(0));
         watch.check(name)?;
-        Ok(Self {
-            seekable: inner.is_seekable(),
-            byte_len,
-            inner,
-            watch: watch.clone(),
-            n_read: 0,
-        })
+        Ok(Self { seekable: inner.is_seekable(), byte_len, inner, watch: watch.clone(), n_read: 0 })
     }
 }
 

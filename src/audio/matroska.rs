@@ -53,15 +53,9 @@ struct Element {
 /// # Errors
 /// Only if reading fails.
 pub(super) fn scan(media: &mut (impl Read + Seek), len: u64) -> io::Result<Layout> {
-    let mut scan = Scan {
-        media,
-        n_elements: 0,
-    };
+    let mut scan = Scan { media, n_elements: 0 };
     let mut layout = Layout::default();
-    let Some(header) = scan
-        .element(0, len)?
-        .filter(|found| found.id == EBML_HEADER)
-    else {
+    let Some(header) = scan.element(0, len)?.filter(|found| found.id == EBML_HEADER) else {
         return Ok(layout);
     };
     let Some(segment) = scan.element(header.end.unwrap_or(len), len)? else {
@@ -152,11 +146,7 @@ impl<M: Read + Seek> Scan<'_, M> {
     }
 
     fn track(&mut self, mut at: u64, end: u64) -> io::Result<Padding> {
-        let mut padding = Padding {
-            track_id: 0,
-            skip_s: 0.0,
-            end: PaddingEnd::Unknown,
-        };
+        let mut padding = Padding { track_id: 0, skip_s: 0.0, end: PaddingEnd::Unknown };
         let mut is_opus = false;
         while let Some(found) = self.element(at, end)? {
             match found.id {
@@ -233,22 +223,16 @@ fn vint(bytes: &[u8], max_bytes: usize, keep_marker: bool) -> Option<(u64, usize
     if n_bytes > max_bytes || n_bytes > bytes.len() {
         return None;
     }
-    let first = if keep_marker {
-        u64::from(first)
-    } else {
-        u64::from(first) & ((1 << (8 - n_bytes)) - 1)
-    };
-    let number = bytes[1..n_bytes]
-        .iter()
-        .fold(first, |number, &byte| number << 8 | u64::from(byte));
+    let first =
+        if keep_marker { u64::from(first) } else { u64::from(first) & ((1 << (8 - n_bytes)) - 1) };
+    let number =
+        bytes[1..n_bytes].iter().fold(first, |number, &byte| number << 8 | u64::from(byte));
     Some((number, n_bytes))
 }
 
 fn unsigned(bytes: &[u8]) -> u64 {
     let start = bytes.len().saturating_sub(8);
-    bytes[start..]
-        .iter()
-        .fold(0, |number, &byte| number << 8 | u64::from(byte))
+    bytes[start..].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 /// Two's complement of as many bytes as there are.
@@ -290,11 +274,7 @@ mod tests {
         let first = element(CLUSTER, &element(BLOCK_GROUP, &group.concat()));
         let second = [element(BLOCK_GROUP, &group.concat()), last.to_vec()];
         let segment = [tracks, first, element(CLUSTER, &second.concat())];
-        [
-            element(EBML_HEADER, b"x"),
-            element(SEGMENT, &segment.concat()),
-        ]
-        .concat()
+        [element(EBML_HEADER, b"x"), element(SEGMENT, &segment.concat())].concat()
     }
 
     fn scanned(bytes: &[u8]) -> Layout {
@@ -306,21 +286,12 @@ mod tests {
         let cases: [(&[u8], Vec<u8>, f64, f64); 3] = [
             (b"A_OPUS", Vec::new(), 0.0, 0.0135),
             (b"A_AAC", Vec::new(), 0.0065, 0.0135),
-            (
-                b"A_AAC",
-                element(SIMPLE_BLOCK, &[0x81, 0, 0, 0]),
-                0.0065,
-                0.0,
-            ),
+            (b"A_AAC", element(SIMPLE_BLOCK, &[0x81, 0, 0, 0]), 0.0065, 0.0),
         ];
         for (codec, last, skip_s, drop_s) in cases {
             let layout = scanned(&file(codec, &last));
             assert!(!layout.truncated);
-            let expected = Padding {
-                track_id: 1,
-                skip_s,
-                end: PaddingEnd::Drop { drop_s },
-            };
+            let expected = Padding { track_id: 1, skip_s, end: PaddingEnd::Drop { drop_s } };
             assert_eq!(layout.paddings, [expected]);
         }
     }

@@ -108,10 +108,7 @@ pub fn decode_reader(
     extension: Option<&str>,
     options: &DecodeOptions,
 ) -> Result<Audio, AudioError> {
-    collect(
-        AudioStream::from_reader(reader, name, extension, options)?,
-        options,
-    )
+    collect(AudioStream::from_reader(reader, name, extension, options)?, options)
 }
 
 /// Decodes a file held in memory. `name` is for messages.
@@ -124,10 +121,7 @@ pub fn decode_bytes(
     extension: Option<&str>,
     options: &DecodeOptions,
 ) -> Result<Audio, AudioError> {
-    collect(
-        AudioStream::from_bytes(bytes, name, extension, options)?,
-        options,
-    )
+    collect(AudioStream::from_bytes(bytes, name, extension, options)?, options)
 }
 
 /// Reads headerless PCM with interleaved channels.
@@ -154,10 +148,5 @@ fn collect(mut stream: AudioStream, options: &DecodeOptions) -> Result<Audio, Au
     let duration_s = samples.len() as f64 / f64::from(sample_rate_hz);
     let (mut source, damage) = stream.into_parts();
     source.duration_s = Some(duration_s);
-    Ok(Audio {
-        samples,
-        sample_rate_hz,
-        source,
-        damage,
-    })
+    Ok(Audio { samples, sample_rate_hz, source, damage })
 }

@@ -46,13 +46,8 @@ struct Trak {
 /// # Errors
 /// Only if reading fails.
 pub(super) fn scan(media: &mut (impl Read + Seek), len: u64) -> io::Result<Layout> {
-    let mut scan = Scan {
-        media,
-        n_boxes: 0,
-        movie_timescale: None,
-        traks: Vec::new(),
-        gapless: None,
-    };
+    let mut scan =
+        Scan { media, n_boxes: 0, movie_timescale: None, traks: Vec::new(), gapless: None };
     let truncated = scan.file(len)?;
     let movie_timescale = scan.movie_timescale;
     let gapless = scan.gapless;
@@ -62,10 +57,7 @@ pub(super) fn scan(media: &mut (impl Read + Seek), len: u64) -> io::Result<Layou
         .filter(|trak| trak.is_audio)
         .filter_map(|trak| trak.padding(movie_timescale, gapless))
         .collect();
-    Ok(Layout {
-        paddings,
-        truncated,
-    })
+    Ok(Layout { paddings, truncated })
 }
 
 struct Scan<'m, M> {
@@ -193,10 +185,7 @@ impl Trak {
             return Some(Padding {
                 track_id,
                 skip_s: delay as f64 / media_timescale,
-                end: PaddingEnd::Keep {
-                    keep_s: n_samples as f64 / media_timescale,
-                    unit_s: 0.0,
-                },
+                end: PaddingEnd::Keep { keep_s: n_samples as f64 / media_timescale, unit_s: 0.0 },
             });
         }
         let movie_timescale = f64::from(movie_timescale.filter(|&scale| scale > 0)?);
@@ -208,11 +197,7 @@ impl Trak {
                 unit_s: 1.0 / movie_timescale,
             },
         };
-        Some(Padding {
-            track_id,
-            skip_s: start as f64 / media_timescale,
-            end,
-        })
+        Some(Padding { track_id, skip_s: start as f64 / media_timescale, end })
     }
 }
 
@@ -225,10 +210,7 @@ fn read_elst(body: &[u8], version: u8) -> Option<(u64, u64)> {
         let (duration, start) = if version == 1 {
             (u64_at(entry, 0)?, u64_at(entry, 8)? as i64)
         } else {
-            (
-                u64::from(u32_at(entry, 0)?),
-                i64::from(u32_at(entry, 4)? as i32),
-            )
+            (u64::from(u32_at(entry, 0)?), i64::from(u32_at(entry, 4)? as i32))
         };
         // A start of -1 is a pause before the media.
         Some((u64::try_from(start).ok()?, duration))
@@ -282,10 +264,7 @@ mod tests {
     }
 
     fn full(fields: &[u32]) -> Vec<u8> {
-        fields
-            .iter()
-            .flat_map(|field| field.to_be_bytes())
-            .collect()
+        fields.iter().flat_map(|field| field.to_be_bytes()).collect()
     }
 
     fn file(elst: &[u32], tag: &[u8]) -> Vec<u8> {
@@ -316,22 +295,13 @@ mod tests {
         let padding = Padding {
             track_id: 7,
             skip_s: 1_024.0 / 44_100.0,
-            end: PaddingEnd::Keep {
-                keep_s: 2.5,
-                unit_s: 0.001,
-            },
+            end: PaddingEnd::Keep { keep_s: 2.5, unit_s: 0.001 },
         };
-        assert_eq!(
-            paddings(&file(&[0, 1, 2_500, 1_024, 1 << 16], &[])),
-            [padding]
-        );
+        assert_eq!(paddings(&file(&[0, 1, 2_500, 1_024, 1 << 16], &[])), [padding]);
         let paused = [0, 2, 100, u32::MAX, 1 << 16, 2_500, 1_024, 1 << 16];
         assert_eq!(paddings(&file(&paused, &[])), [padding]);
         let twice = [0, 2, 100, 1_024, 1 << 16, 2_500, 9_000, 1 << 16];
-        let open = Padding {
-            end: PaddingEnd::Unknown,
-            ..padding
-        };
+        let open = Padding { end: PaddingEnd::Unknown, ..padding };
         assert_eq!(paddings(&file(&twice, &[])), [open]);
         assert_eq!(paddings(&file(&[0, 0], &[])), []);
     }
@@ -350,10 +320,7 @@ mod tests {
         let expected = Padding {
             track_id: 7,
             skip_s: 2_112.0 / 44_100.0,
-            end: PaddingEnd::Keep {
-                keep_s: 1.0,
-                unit_s: 0.0,
-            },
+            end: PaddingEnd::Keep { keep_s: 1.0, unit_s: 0.0 },
         };
         assert_eq!(paddings(&bytes), [expected]);
     }
@@ -364,10 +331,7 @@ mod tests {
         let layout = |bytes: &[u8]| scan(&mut Cursor::new(bytes), bytes.len() as u64);
         assert!(!layout(&bytes).expect("memory").truncated);
         for len in 20..bytes.len() {
-            assert!(
-                layout(&bytes[..len]).expect("memory").truncated,
-                "cut at {len}"
-            );
+            assert!(layout(&bytes[..len]).expect("memory").truncated, "cut at {len}");
         }
         let behind = [bytes.as_slice(), b"\0\0\x10\0junk"].concat();
         let layout = layout(&behind).expect("memory");

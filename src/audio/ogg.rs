@@ -73,10 +73,7 @@ mod tests {
         let (first, last) = (page(7, 0, b"a"), page(7, 960, b"OggS"));
         assert_eq!(pages(&[first.clone(), last.clone()]), end(7, 960));
         let unfinished = page(7, -1, b"b");
-        assert_eq!(
-            pages(&[first.clone(), last.clone(), unfinished]),
-            end(7, 960)
-        );
+        assert_eq!(pages(&[first.clone(), last.clone(), unfinished]), end(7, 960));
         let chained = page(8, 480, b"c");
         assert_eq!(pages(&[first.clone(), last, chained]), None);
         let filler = page(7, 1, &[0; 200]).repeat(400);

@@ -16,11 +16,7 @@ pub struct DecodeOptions {
 impl Default for DecodeOptions {
     /// 16 kHz, the mean of all channels, [`Limits::default`].
     fn default() -> Self {
-        Self {
-            sample_rate_hz: 16_000,
-            channel: None,
-            limits: Limits::default(),
-        }
+        Self { sample_rate_hz: 16_000, channel: None, limits: Limits::default() }
     }
 }
 

@@ -52,19 +52,7 @@ impl OpusHead {
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
         let body = head.strip_prefix(b"OpusHead")?;
         let (fixed, rest) = body.split_first_chunk::<11>()?;
-        let &[
-            version,
-            n_channels,
-            skip_0,
-            skip_1,
-            _,
-            _,
-            _,
-            _,
-            gain_0,
-            gain_1,
-            family,
-        ] = fixed;
+        let &[version, n_channels, skip_0, skip_1, _, _, _, _, gain_0, gain_1, family] = fixed;
         // Version 0 is the big-endian `dOps` box of MP4, handed on under the same name.
         let u16_of = match version {
             0 => u16::from_be_bytes,
@@ -98,13 +86,7 @@ impl OpusHead {
             2 => (1, vec![0, 1]),
             _ => return None,
         };
-        Some(Self {
-            n_channels,
-            n_streams: 1,
-            n_coupled,
-            mapping,
-            ..Self::SILENT
-        })
+        Some(Self { n_channels, n_streams: 1, n_coupled, mapping, ..Self::SILENT })
     }
 
     /// No stream at all, to be filled in.
@@ -247,12 +229,9 @@ impl OpusDecoder {
         let n_frames = packet_frames(packet).ok_or(OpusError::Packet)? / ratio;
         let streams = match &mut self.streams {
             Some(streams) => streams,
-            none => none.insert(Streams::new(
-                &self.head,
-                self.channel,
-                self.sample_rate_hz,
-                packet,
-            )?),
+            none => {
+                none.insert(Streams::new(&self.head, self.channel, self.sample_rate_hz, packet)?)
+            }
         };
         let n_channels = streams.n_channels();
         let n_decoded = streams.decode(packet, n_frames, &mut self.interleaved)?;
@@ -306,18 +285,12 @@ fn decoding_rate(pre_skip: u32, wanted_rate_hz: u32) -> u32 {
         8_001..=16_000 => 24_000,
         _ => OPUS_RATE_HZ,
     };
-    if pre_skip.is_multiple_of(OPUS_RATE_HZ / rate_hz) {
-        rate_hz
-    } else {
-        OPUS_RATE_HZ
-    }
+    if pre_skip.is_multiple_of(OPUS_RATE_HZ / rate_hz) { rate_hz } else { OPUS_RATE_HZ }
 }
 
 /// Whether a packet is of the CELT mode (RFC 6716, table 2).
 fn is_celt(packet: &[u8]) -> bool {
-    packet
-        .first()
-        .is_some_and(|configuration| configuration & 0x80 != 0)
+    packet.first().is_some_and(|configuration| configuration & 0x80 != 0)
 }
 
 /// Frames at 48 kHz in a packet, by its first two bytes (RFC 6716, section 3.1).

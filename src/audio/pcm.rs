@@ -113,11 +113,7 @@ const I32_SCALE: f32 = 2_147_483_648.0;
 fn mu_law(code: u8) -> i16 {
     let code = !code;
     let magnitude = ((i16::from(code & 0x0F) << 3) + 0x84) << (code >> 4 & 7);
-    if code & 0x80 == 0 {
-        magnitude - 0x84
-    } else {
-        0x84 - magnitude
-    }
+    if code & 0x80 == 0 { magnitude - 0x84 } else { 0x84 - magnitude }
 }
 
 /// Expands an A-law code to 16 bits (ITU-T G.711, table 1).
@@ -128,11 +124,7 @@ fn a_law(code: u8) -> i16 {
         0 => mantissa + 8,
         exponent => (mantissa + 0x108) << (exponent - 1),
     };
-    if code & 0x80 == 0 {
-        -magnitude
-    } else {
-        magnitude
-    }
+    if code & 0x80 == 0 { -magnitude } else { magnitude }
 }
 
 /// Everything that must be known to read samples.
@@ -208,10 +200,7 @@ impl<R: Read> PcmSource<R> {
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(source) => {
-                    return Err(AudioError::Read {
-                        name: self.name.clone(),
-                        source,
-                    });
+                    return Err(AudioError::Read { name: self.name.clone(), source });
                 }
             }
         }
@@ -252,9 +241,7 @@ impl<R: Read + Send> BlockSource for PcmSource<R> {
         let n_left = filled % (layout.encoding.sample_bytes() * layout.n_channels);
         let whole = &self.bytes[..filled - n_left];
         let start = mono.len();
-        layout
-            .encoding
-            .append_mono(whole, layout.n_channels, self.channel, mono);
+        layout.encoding.append_mono(whole, layout.n_channels, self.channel, mono);
         damage.sound(mono.len() - start);
         self.n_frames += (mono.len() - start) as u64;
         self.bytes.copy_within(filled - n_left..filled, 0);
@@ -276,11 +263,7 @@ mod tests {
             (Encoding::S32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40], [-1.0, 0.5]),
             // The codes of silence, of the quietest and the loudest values.
             (Encoding::MuLaw, &[0xFF, 0x00], [0.0, -32_124.0 / 32_768.0]),
-            (
-                Encoding::ALaw,
-                &[0xD5, 0x2A],
-                [8.0 / 32_768.0, -32_256.0 / 32_768.0],
-            ),
+            (Encoding::ALaw, &[0xD5, 0x2A], [8.0 / 32_768.0, -32_256.0 / 32_768.0]),
         ];
         for (encoding, bytes, expected) in cases {
             let mut mono = Vec::new();

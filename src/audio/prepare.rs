@@ -47,9 +47,7 @@ pub(super) struct Hints {
 
 impl Hints {
     pub(super) fn padding(&self, track_id: u32) -> Option<&Padding> {
-        self.paddings
-            .iter()
-            .find(|padding| padding.track_id == track_id)
+        self.paddings.iter().find(|padding| padding.track_id == track_id)
     }
 
     /// Number of frames of an Ogg track; Ogg numbers its tracks by serial.
@@ -108,20 +106,12 @@ pub(super) fn prepare(
 ) -> Result<Prepared, AudioError> {
     let read_error = |source| match watch.check(name) {
         Err(limit) => limit,
-        Ok(()) => AudioError::Read {
-            name: name.to_owned(),
-            source,
-        },
+        Ok(()) => AudioError::Read { name: name.to_owned(), source },
     };
     let mut start = Vec::new();
-    (&mut media)
-        .take(SNIFF_BYTES)
-        .read_to_end(&mut start)
-        .map_err(read_error)?;
+    (&mut media).take(SNIFF_BYTES).read_to_end(&mut start).map_err(read_error)?;
     if start.is_empty() {
-        return Err(AudioError::Empty {
-            name: name.to_owned(),
-        });
+        return Err(AudioError::Empty { name: name.to_owned() });
     }
     let kind = Kind::of(&start);
     let mut media: Box<dyn MediaSource> = if media.is_seekable() {
@@ -191,15 +181,9 @@ fn read_whole(
     let room = (limit_bytes + 1).saturating_sub(bytes.len() as u64);
     let outcome = pipe.take(room).read_to_end(&mut bytes);
     watch.check(name)?;
-    outcome.map_err(|source| AudioError::Read {
-        name: name.to_owned(),
-        source,
-    })?;
+    outcome.map_err(|source| AudioError::Read { name: name.to_owned(), source })?;
     if bytes.len() as u64 > limit_bytes {
-        return Err(AudioError::TooManyBytes {
-            name: name.to_owned(),
-            limit_bytes,
-        });
+        return Err(AudioError::TooManyBytes { name: name.to_owned(), limit_bytes });
     }
     Ok(bytes)
 }

@@ -56,18 +56,8 @@ impl Resampler {
                 return Err(AudioError::SampleRate { found_hz: rate });
             }
         }
-        let filter = if from_hz == to_hz {
-            None
-        } else {
-            Some(Filter::new(from_hz, to_hz)?)
-        };
-        Ok(Self {
-            from_hz,
-            to_hz,
-            filter,
-            n_pushed: 0,
-            n_returned: 0,
-        })
+        let filter = if from_hz == to_hz { None } else { Some(Filter::new(from_hz, to_hz)?) };
+        Ok(Self { from_hz, to_hz, filter, n_pushed: 0, n_returned: 0 })
     }
 
     /// Takes the next samples in and returns those that are ready, which may be none.
@@ -107,9 +97,7 @@ impl Filter {
         let common = gcd(from_hz, to_hz);
         let (step_in, step_out) = ((from_hz / common) as usize, (to_hz / common) as usize);
         // An even number of steps makes the delay a whole number of samples on both sides.
-        let n_steps = FILTER_SAMPLES
-            .div_ceil(step_in.min(step_out))
-            .next_multiple_of(2);
+        let n_steps = FILTER_SAMPLES.div_ceil(step_in.min(step_out)).next_multiple_of(2);
         let fft = Fft::<f32>::new_custom(
             from_hz as usize,
             to_hz as usize,
@@ -119,11 +107,7 @@ impl Filter {
             WindowFunction::BlackmanHarris2,
             FixedSync::Both,
         )
-        .map_err(|source| AudioError::Resampler {
-            from_hz,
-            to_hz,
-            source,
-        })?;
+        .map_err(|source| AudioError::Resampler { from_hz, to_hz, source })?;
         let delay_left = fft.output_delay();
         Ok(Self {
             chunk_in: fft.input_frames_next(),
@@ -234,21 +218,14 @@ mod tests {
         for (n, from_hz, to_hz, expected) in cases {
             assert_eq!(resampled_len(n as u64, from_hz, to_hz), expected as u64);
             let resampled = resample(&vec![0.25; n], from_hz, to_hz).expect("rates in range");
-            assert_eq!(
-                resampled.len(),
-                expected,
-                "{n} samples {from_hz} -> {to_hz}"
-            );
+            assert_eq!(resampled.len(), expected, "{n} samples {from_hz} -> {to_hz}");
         }
     }
 
     #[test]
     fn rates_out_of_range_are_refused() {
         for (from_hz, to_hz) in [(0, 16_000), (16_000, 0), (999, 16_000), (16_000, 768_001)] {
-            assert!(matches!(
-                Resampler::new(from_hz, to_hz),
-                Err(AudioError::SampleRate { .. })
-            ));
+            assert!(matches!(Resampler::new(from_hz, to_hz), Err(AudioError::SampleRate { .. })));
         }
     }
 

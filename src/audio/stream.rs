@@ -74,10 +74,7 @@ impl AudioStream {
     /// # Errors
     /// [`AudioError::Open`], or what [`AudioStream::from_reader`] returns.
     pub fn open(path: &Path, options: &DecodeOptions) -> Result<Self, AudioError> {
-        let open_error = |source| AudioError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let open_error = |source| AudioError::Open { path: path.to_owned(), source };
         let file = File::open(path).map_err(open_error)?;
         let kind = file.metadata().map_err(open_error)?.file_type();
         if kind.is_dir() {
@@ -179,15 +176,8 @@ impl AudioStream {
         spent: Duration,
     ) -> Result<Self, AudioError> {
         let limit_s = options.limits.max_duration_s;
-        if source
-            .info()
-            .duration_s
-            .is_some_and(|declared_s| declared_s > limit_s)
-        {
-            return Err(AudioError::TooLong {
-                name: name.to_owned(),
-                limit_s,
-            });
+        if source.info().duration_s.is_some_and(|declared_s| declared_s > limit_s) {
+            return Err(AudioError::TooLong { name: name.to_owned(), limit_s });
         }
         Ok(Self {
             name: name.to_owned(),
@@ -271,10 +261,7 @@ impl AudioStream {
         self.decoded_s += self.mono.len() as f64 / rate;
         let limit_s = self.options.limits.max_duration_s;
         if self.decoded_s > limit_s {
-            return Err(AudioError::TooLong {
-                name: self.name.clone(),
-                limit_s,
-            });
+            return Err(AudioError::TooLong { name: self.name.clone(), limit_s });
         }
         let at_s = |index: usize| start_s + index as f64 / rate;
         // One pass that the compiler can vectorise. The bits of magnitudes order as the
@@ -314,10 +301,9 @@ impl AudioStream {
     fn check_substance(&self) -> Result<(), AudioError> {
         let name = || self.name.clone();
         match self.damage.entries().first() {
-            Some(first) if self.damage.n_sound_samples() == 0 => Err(AudioError::NothingDecoded {
-                name: name(),
-                first: first.clone(),
-            }),
+            Some(first) if self.damage.n_sound_samples() == 0 => {
+                Err(AudioError::NothingDecoded { name: name(), first: first.clone() })
+            }
             _ if self.n_decoded == 0 => Err(AudioError::Empty { name: name() }),
             _ if self.n_not_finite == self.n_decoded => Err(AudioError::NotFinite { name: name() }),
             _ => Ok(()),
@@ -365,10 +351,7 @@ fn contain<T>(name: &str, decode: impl FnOnce() -> Result<T, AudioError>) -> Res
             .map(|message| (*message).to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "unknown failure".to_owned());
-        Err(AudioError::DecoderPanic {
-            name: name.to_owned(),
-            message,
-        })
+        Err(AudioError::DecoderPanic { name: name.to_owned(), message })
     })
 }
 

@@ -75,17 +75,10 @@ impl Track {
         options: &DecodeOptions,
         hints: &Hints,
     ) -> Result<Self, AudioError> {
-        let no_track = || AudioError::NoTrack {
-            name: name.to_owned(),
-        };
-        let track = format
-            .default_track(TrackType::Audio)
-            .ok_or_else(no_track)?;
-        let params = track
-            .codec_params
-            .as_ref()
-            .and_then(|params| params.audio())
-            .ok_or_else(no_track)?;
+        let no_track = || AudioError::NoTrack { name: name.to_owned() };
+        let track = format.default_track(TrackType::Audio).ok_or_else(no_track)?;
+        let params =
+            track.codec_params.as_ref().and_then(|params| params.audio()).ok_or_else(no_track)?;
         check_claims(name, params)?;
         let (decoder, params, dropped_s) = set_up(name, params, options)?;
         let source_rate_hz = params.sample_rate.unwrap_or(0);
@@ -191,17 +184,12 @@ impl Track {
         check_rate(rate_hz)?;
         check_channel(name, channel, n_channels)?;
         append_mono(&decoded, channel, mono);
-        Ok(Ok(Decoded::Samples {
-            rate_hz,
-            n_channels,
-        }))
+        Ok(Ok(Decoded::Samples { rate_hz, n_channels }))
     }
 
     /// When `packet` is to be heard, in seconds, if the container says.
     pub(super) fn start_s(&self, packet: &Packet) -> Option<f64> {
-        self.time_base?
-            .calc_time(packet.pts)
-            .map(|time| time.as_secs_f64())
+        self.time_base?.calc_time(packet.pts).map(|time| time.as_secs_f64())
     }
 
     fn duration_s(&self, packet: &Packet) -> f64 {
@@ -276,19 +264,13 @@ fn new_decoder(
     let codecs = symphonia::default::get_codecs();
     if codecs.get_audio_decoder(params.codec).is_none() {
         let codec = unsupported_codec_name(params.codec);
-        return Err(AudioError::Codec {
-            name: name.to_owned(),
-            codec,
-        });
+        return Err(AudioError::Codec { name: name.to_owned(), codec });
     }
     // MP3 is trimmed here instead: Symphonia drops whatever exceeds the declared length.
     let options = AudioDecoderOptions::default().gapless(!is_mpeg_audio(params.codec));
     codecs
         .make_audio_decoder(params, &options)
-        .map_err(|source| AudioError::Headers {
-            name: name.to_owned(),
-            source,
-        })
+        .map_err(|source| AudioError::Headers { name: name.to_owned(), source })
 }
 
 /// The name of a codec that people may meet but that cannot be decoded.
@@ -324,10 +306,7 @@ pub(super) fn check_channel_count(name: &str, found: usize) -> Result<(), AudioE
     if (1..=MAX_CHANNELS).contains(&found) {
         Ok(())
     } else {
-        Err(AudioError::ChannelCount {
-            name: name.to_owned(),
-            found,
-        })
+        Err(AudioError::ChannelCount { name: name.to_owned(), found })
     }
 }
 
@@ -345,11 +324,9 @@ pub(super) fn check_channel(
     found: usize,
 ) -> Result<(), AudioError> {
     match channel {
-        Some(asked) if asked >= found => Err(AudioError::Channel {
-            name: name.to_owned(),
-            asked,
-            found,
-        }),
+        Some(asked) if asked >= found => {
+            Err(AudioError::Channel { name: name.to_owned(), asked, found })
+        }
         _ => Ok(()),
     }
 }

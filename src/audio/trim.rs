@@ -69,10 +69,9 @@ impl Trim {
         let samples = |seconds: f64| (seconds * f64::from(sample_rate_hz)).round() as u64;
         let end = match padding.end {
             PaddingEnd::Unknown => End::Open,
-            PaddingEnd::Keep { keep_s, unit_s } => End::Keep {
-                left: samples(keep_s),
-                rounding: samples(unit_s),
-            },
+            PaddingEnd::Keep { keep_s, unit_s } => {
+                End::Keep { left: samples(keep_s), rounding: samples(unit_s) }
+            }
             PaddingEnd::Drop { drop_s } => End::Drop { n: samples(drop_s) },
         };
         Self::new(samples((padding.skip_s - dropped_s).max(0.0)), end)
@@ -81,21 +80,14 @@ impl Trim {
     /// Drops `delay` samples, then keeps `n_samples` if `padding` follow them.
     pub(super) fn gapless(delay: u32, n_samples: Option<u64>, padding: Option<u32>) -> Self {
         let end = match (n_samples, padding) {
-            (Some(left), Some(padding)) => End::KeepUnless {
-                left,
-                padding: u64::from(padding),
-            },
+            (Some(left), Some(padding)) => End::KeepUnless { left, padding: u64::from(padding) },
             _ => End::Open,
         };
         Self::new(u64::from(delay), end)
     }
 
     fn new(skip_left: u64, end: End) -> Self {
-        Self {
-            skip_left,
-            end,
-            held: Vec::new(),
-        }
+        Self { skip_left, end, held: Vec::new() }
     }
 
     /// Trims what was appended to `samples` from `start` on.
@@ -164,23 +156,14 @@ mod tests {
     }
 
     fn padded(skip_s: f64, end: PaddingEnd) -> Trim {
-        let padding = Padding {
-            track_id: 1,
-            skip_s,
-            end,
-        };
+        let padding = Padding { track_id: 1, skip_s, end };
         Trim::padding(&padding, 1_000, 0.0)
     }
 
     #[test]
     fn both_ends_are_cut() {
-        let keep = |n: usize| PaddingEnd::Keep {
-            keep_s: n as f64 / 1e3,
-            unit_s: 0.0,
-        };
-        let drop = |n: usize| PaddingEnd::Drop {
-            drop_s: n as f64 / 1e3,
-        };
+        let keep = |n: usize| PaddingEnd::Keep { keep_s: n as f64 / 1e3, unit_s: 0.0 };
+        let drop = |n: usize| PaddingEnd::Drop { drop_s: n as f64 / 1e3 };
         let cases = [
             (Trim::none(), 0..10),
             (padded(0.004, PaddingEnd::Unknown), 4..10),
@@ -196,25 +179,14 @@ mod tests {
         ];
         for (trim, expected) in cases {
             let description = format!("{trim:?}");
-            assert_eq!(
-                trimmed(10, trim),
-                expected.collect::<Vec<_>>(),
-                "{description}"
-            );
+            assert_eq!(trimmed(10, trim), expected.collect::<Vec<_>>(), "{description}");
         }
     }
 
     #[test]
     fn an_excess_within_rounding_is_kept() {
-        let keep = |n: usize| {
-            padded(
-                0.0,
-                PaddingEnd::Keep {
-                    keep_s: n as f64 / 1e3,
-                    unit_s: 0.003,
-                },
-            )
-        };
+        let keep =
+            |n: usize| padded(0.0, PaddingEnd::Keep { keep_s: n as f64 / 1e3, unit_s: 0.003 });
         assert_eq!(trimmed(10, keep(8)).len(), 10);
         assert_eq!(trimmed(10, keep(7)).len(), 7);
         assert_eq!(trimmed(10, keep(2)).len(), 2);
@@ -228,11 +200,7 @@ mod tests {
 
     #[test]
     fn a_decoder_that_drops_by_itself_is_counted() {
-        let padding = Padding {
-            track_id: 1,
-            skip_s: 0.004,
-            end: PaddingEnd::Unknown,
-        };
+        let padding = Padding { track_id: 1, skip_s: 0.004, end: PaddingEnd::Unknown };
         assert_eq!(trimmed(6, Trim::padding(&padding, 1_000, 0.004)).len(), 6);
         assert_eq!(trimmed(6, Trim::padding(&padding, 1_000, 0.001)).len(), 3);
     }

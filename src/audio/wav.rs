@@ -51,10 +51,7 @@ pub fn write_wav(
     written.map_err(|source| {
         // The write error is the one worth reporting, whether or not this works.
         let _ = std::fs::remove_file(&temporary);
-        AudioError::Write {
-            path: path.to_owned(),
-            source,
-        }
+        AudioError::Write { path: path.to_owned(), source }
     })
 }
 
@@ -85,11 +82,7 @@ fn write_file(
     file.write_all(&tag.to_le_bytes())?;
     file.write_all(&1_u16.to_le_bytes())?;
     file.write_all(&sample_rate_hz.to_le_bytes())?;
-    file.write_all(
-        &sample_rate_hz
-            .wrapping_mul(u32::from(sample_bytes))
-            .to_le_bytes(),
-    )?;
+    file.write_all(&sample_rate_hz.wrapping_mul(u32::from(sample_bytes)).to_le_bytes())?;
     file.write_all(&sample_bytes.to_le_bytes())?;
     file.write_all(&(8 * sample_bytes).to_le_bytes())?;
     file.write_all(b"data")?;

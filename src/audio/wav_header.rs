@@ -60,9 +60,7 @@ impl WavHeader {
     pub(super) fn matches(start: &[u8]) -> bool {
         let (magic, form) = (start.get(..4), start.get(8..12));
         form == Some(b"WAVE")
-            && [b"RIFF", b"RF64", b"BW64"]
-                .iter()
-                .any(|known| magic == Some(known.as_slice()))
+            && [b"RIFF", b"RF64", b"BW64"].iter().any(|known| magic == Some(known.as_slice()))
     }
 
     /// Reads up to the samples; `None` if there are none. `file_bytes` is the length of the
@@ -89,16 +87,9 @@ impl WavHeader {
             let size = u32::from_le_bytes([s0, s1, s2, s3]);
             let id = [i0, i1, i2, i3];
             if &id == b"data" {
-                let declared = Declared {
-                    riff_bytes,
-                    data_bytes: size,
-                    long_bytes,
-                    header_bytes: at,
-                };
-                return Ok(Some(Self {
-                    format,
-                    data: declared.data_size(file_bytes),
-                }));
+                let declared =
+                    Declared { riff_bytes, data_bytes: size, long_bytes, header_bytes: at };
+                return Ok(Some(Self { format, data: declared.data_size(file_bytes) }));
             }
             // Chunks are padded to an even length.
             let padded = u64::from(size) + u64::from(size & 1);
@@ -155,13 +146,7 @@ impl WavHeader {
             DataSize::Exactly(n_bytes) => n_bytes.checked_div(frame_bytes),
             DataSize::AtMost(_) => None,
         };
-        Some(PcmLayout {
-            container: "wave",
-            encoding,
-            sample_rate_hz,
-            n_channels,
-            n_frames,
-        })
+        Some(PcmLayout { container: "wave", encoding, sample_rate_hz, n_channels, n_frames })
     }
 
     /// Number of channels that the header claims.
@@ -276,56 +261,14 @@ mod tests {
         let cases = [
             ("plain", b"RIFF", 60, None, 4, Exactly(4)),
             ("truly empty", b"RIFF", 60, None, 0, Exactly(0)),
-            (
-                "promises more than there is",
-                b"RIFF",
-                60,
-                None,
-                99,
-                Exactly(99),
-            ),
-            (
-                "streamed by ffmpeg",
-                b"RIFF",
-                UNKNOWN,
-                None,
-                UNKNOWN,
-                AtMost(u64::MAX),
-            ),
+            ("promises more than there is", b"RIFF", 60, None, 99, Exactly(99)),
+            ("streamed by ffmpeg", b"RIFF", UNKNOWN, None, UNKNOWN, AtMost(u64::MAX)),
             ("streamed, zeros", b"RIFF", 0, None, 0, AtMost(u64::MAX)),
-            (
-                "streamed, header only",
-                b"RIFF",
-                48,
-                None,
-                0,
-                AtMost(u64::MAX),
-            ),
-            (
-                "streamed by sox",
-                b"RIFF",
-                0x7FFF_F024,
-                None,
-                0x7FFF_F000,
-                AtMost(0x7FFF_F000),
-            ),
+            ("streamed, header only", b"RIFF", 48, None, 0, AtMost(u64::MAX)),
+            ("streamed by sox", b"RIFF", 0x7FFF_F024, None, 0x7FFF_F000, AtMost(0x7FFF_F000)),
             ("RF64", b"RF64", UNKNOWN, Some(4), UNKNOWN, Exactly(4)),
-            (
-                "BW64 beyond 4 GiB",
-                b"BW64",
-                UNKNOWN,
-                Some(1 << 33),
-                UNKNOWN,
-                Exactly(1 << 33),
-            ),
-            (
-                "RF64 streamed",
-                b"RF64",
-                UNKNOWN,
-                Some(0),
-                UNKNOWN,
-                AtMost(u64::MAX),
-            ),
+            ("BW64 beyond 4 GiB", b"BW64", UNKNOWN, Some(1 << 33), UNKNOWN, Exactly(1 << 33)),
+            ("RF64 streamed", b"RF64", UNKNOWN, Some(0), UNKNOWN, AtMost(u64::MAX)),
         ];
         for (why, magic, riff, ds64, data, expected) in cases {
             let bytes = file(magic, riff, ds64, data);
@@ -378,16 +321,9 @@ mod tests {
             (Vec::new(), None),
         ];
         for (format, expected) in cases {
-            let header = WavHeader {
-                format: format.clone(),
-                data: DataSize::Exactly(240),
-            };
+            let header = WavHeader { format: format.clone(), data: DataSize::Exactly(240) };
             let layout = header.pcm_layout();
-            assert_eq!(
-                layout.as_ref().map(|layout| layout.encoding),
-                expected,
-                "{format:?}"
-            );
+            assert_eq!(layout.as_ref().map(|layout| layout.encoding), expected, "{format:?}");
             if let Some(layout) = layout {
                 assert_eq!((layout.n_channels, layout.sample_rate_hz), (1, 16_000));
                 let n_frames = 240 / layout.encoding.sample_bytes() as u64;
@@ -407,9 +343,7 @@ mod tests {
             panic!("format 2 is not plain");
         };
         let mut joined = Vec::new();
-        rejoin(clean, reader, n_bytes)
-            .read_to_end(&mut joined)
-            .expect("memory");
+        rejoin(clean, reader, n_bytes).read_to_end(&mut joined).expect("memory");
         assert!(joined.starts_with(b"RIFF\xFF\xFF\xFF\xFFWAVEfmt \x10\0\0\0\x02\0"));
         assert!(joined.ends_with(b"data\x04\0\0\0abcd"));
     }

@@ -115,9 +115,7 @@ fn extreme_rates_keep_their_length() {
 
 #[test]
 fn the_pass_band_is_flat_and_in_time() {
-    for from_hz in [
-        8_000, 11_025, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000,
-    ] {
+    for from_hz in [8_000, 11_025, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000] {
         let top_hz = 0.96 * f64::from(from_hz.min(16_000)) / 2.0;
         for step in 1..=12 {
             let frequency_hz = top_hz * f64::from(step) / 12.0;
@@ -127,11 +125,7 @@ fn the_pass_band_is_flat_and_in_time() {
             let ideal = tone(frequency_hz, 16_000, output.len());
             let error = error_db(&output, &ideal, 16_000);
             // The last twelfth is where the filter begins to fall.
-            let (gain_bound, error_bound) = if step < 12 {
-                (0.001, -90.0)
-            } else {
-                (0.1, -38.0)
-            };
+            let (gain_bound, error_bound) = if step < 12 { (0.001, -90.0) } else { (0.1, -38.0) };
             assert!(
                 gain.abs() < gain_bound && error < error_bound,
                 "{from_hz} Hz: {frequency_hz:.0} Hz off by {gain:.4} dB, error {error:.1} dB"
@@ -149,14 +143,9 @@ fn nothing_folds_down() {
             let frequency_hz = 8_200.0 + (nyquist_hz - 8_400.0) * share;
             let input = tone(frequency_hz, from_hz, from_hz as usize / 2);
             let output = resample(&input, from_hz, 16_000).expect("rates in range");
-            let residue = inner(&output, 16_000)
-                .iter()
-                .map(|&sample| f64::from(sample));
+            let residue = inner(&output, 16_000).iter().map(|&sample| f64::from(sample));
             let residue = db(power(residue) / 0.125);
-            assert!(
-                residue < -120.0,
-                "{from_hz} Hz: {frequency_hz:.0} Hz leaves {residue:.1} dB"
-            );
+            assert!(residue < -120.0, "{from_hz} Hz: {frequency_hz:.0} Hz leaves {residue:.1} dB");
         }
     }
 }
@@ -200,9 +189,7 @@ fn a_chirp_stays_a_chirp() {
 }
 
 fn golden(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/resampling")
-        .join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/resampling").join(file)
 }
 
 type Bounds = BTreeMap<String, serde_json::Value>;
@@ -237,16 +224,11 @@ fn tones_are_within_the_bounds_of_torchaudio() {
         let error = if kind == "tone" {
             error_db(&output, &tone(frequency_hz, to_hz, n_out), to_hz)
         } else {
-            let residue = inner(&output, to_hz)
-                .iter()
-                .map(|&sample| f64::from(sample));
+            let residue = inner(&output, to_hz).iter().map(|&sample| f64::from(sample));
             db(power(residue) / 0.125)
         };
         let bound_db = bound["bound_db"].as_f64().expect("a bound");
-        assert!(
-            error <= bound_db,
-            "{key}: {error:.1} dB, bound {bound_db} dB"
-        );
+        assert!(error <= bound_db, "{key}: {error:.1} dB, bound {bound_db} dB");
         println!("{key}: {error:.1} dB, bound {bound_db} dB");
         n_tones += 1;
     }
@@ -256,13 +238,9 @@ fn tones_are_within_the_bounds_of_torchaudio() {
 /// Mean power per band of 500 Hz in dB, as `scipy.signal.welch(y, 16000, nperseg=512)`.
 fn band_powers(samples: &[f32]) -> Vec<f64> {
     const N: usize = 512;
-    let window: Vec<f64> = (0..N)
-        .map(|n| 0.5 - 0.5 * (TAU * n as f64 / N as f64).cos())
-        .collect();
+    let window: Vec<f64> = (0..N).map(|n| 0.5 - 0.5 * (TAU * n as f64 / N as f64).cos()).collect();
     let norm = 16_000.0 * window.iter().map(|w| w * w).sum::<f64>();
-    let twiddle: Vec<(f64, f64)> = (0..N)
-        .map(|n| (TAU * n as f64 / N as f64).sin_cos())
-        .collect();
+    let twiddle: Vec<(f64, f64)> = (0..N).map(|n| (TAU * n as f64 / N as f64).sin_cos()).collect();
     let mut density = vec![0.0; N / 2 + 1];
     let starts: Vec<usize> = (0..=samples.len() - N).step_by(N / 2).collect();
     for &start in &starts {
@@ -300,10 +278,7 @@ fn chirps_and_voices_keep_their_power_per_band() {
             .collect();
         let output = resample(&input, from_hz, to_hz).expect("rates in range");
         let bound = &bounds[&key];
-        assert_eq!(
-            output.len() as u64,
-            bound["length"].as_u64().expect("a length")
-        );
+        assert_eq!(output.len() as u64, bound["length"].as_u64().expect("a length"));
         let reference =
             |name: &str, band: usize| bound[name][band].as_f64().expect("a power per band");
         let n_checked = bound["bands_checked"].as_u64().expect("a number") as usize;
@@ -321,8 +296,5 @@ fn chirps_and_voices_keep_their_power_per_band() {
             }
         }
     }
-    assert!(
-        n_bands > 70,
-        "only {n_bands} bands were loud enough to check"
-    );
+    assert!(n_bands > 70, "only {n_bands} bands were loud enough to check");
 }

@@ -72,11 +72,7 @@ fn a_scar_in_the_middle_leaves_the_rest_in_place() {
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let n = audio.samples.len();
         println!("{name}: {n} of {}, {:?}", whole.len(), audio.damage);
-        assert!(
-            n.abs_diff(whole.len()) <= off,
-            "{name}: {n} of {}",
-            whole.len()
-        );
+        assert!(n.abs_diff(whole.len()) <= off, "{name}: {n} of {}", whole.len());
         let quarter = whole.len() / 4;
         let snr = snr_db(&audio.samples[..quarter], &whole[..quarter], 0);
         assert!(snr > 60.0, "{name}: {snr:.1} dB before the scar");
@@ -93,16 +89,8 @@ fn a_scar_in_the_middle_leaves_the_rest_in_place() {
 fn an_ogg_file_without_its_second_half_is_short() {
     let audio = decode_memory(scar(fixture_bytes("sentence.opus"))).expect("decodes");
     match audio.damage.as_slice() {
-        [
-            Damage::Truncated {
-                end_s,
-                declared_s: Some(declared_s),
-            },
-        ] => {
-            assert!(
-                (declared_s - 11_111.0 / 16_000.0).abs() < 1e-3,
-                "{declared_s}"
-            );
+        [Damage::Truncated { end_s, declared_s: Some(declared_s) }] => {
+            assert!((declared_s - 11_111.0 / 16_000.0).abs() < 1e-3, "{declared_s}");
             assert!((end_s - audio.samples.len() as f64 / 16_000.0).abs() < 1e-3);
         }
         other => panic!("{other:?}"),
@@ -124,18 +112,11 @@ fn a_scarred_matroska_file_gives_what_came_before() {
 
 #[test]
 fn joined_files_are_one() {
-    let (mp3, flac) = (
-        fixture_bytes("sentence.mp3"),
-        decode("sentence.mp3").samples,
-    );
+    let (mp3, flac) = (fixture_bytes("sentence.mp3"), decode("sentence.mp3").samples);
     // The second file begins with a frame of its own and ends with its padding.
     let twice = decode_memory([mp3.clone(), mp3].concat()).expect("decodes");
     let lag = best_lag(&twice.samples[flac.len() + 1_233..], &flac);
-    assert!(
-        twice.samples.len() > 2 * flac.len(),
-        "{}",
-        twice.samples.len()
-    );
+    assert!(twice.samples.len() > 2 * flac.len(), "{}", twice.samples.len());
     assert!(lag.abs() <= 100);
     assert!(snr_db(&twice.samples[..flac.len()], &flac, 0) > 60.0);
     assert_eq!(twice.damage, []);
@@ -143,36 +124,23 @@ fn joined_files_are_one() {
 
 #[test]
 fn joined_mp3_files_may_differ_in_channels_and_rate() {
-    let (mono, stereo) = (
-        fixture_bytes("sentence.mp3"),
-        fixture_bytes("sentence-stereo-44k.mp3"),
-    );
+    let (mono, stereo) = (fixture_bytes("sentence.mp3"), fixture_bytes("sentence-stereo-44k.mp3"));
     let both = decode_memory([mono, stereo].concat()).expect("decodes");
-    assert!(
-        both.samples.len() > 2 * SENTENCE_SAMPLES,
-        "{}",
-        both.samples.len()
-    );
+    assert!(both.samples.len() > 2 * SENTENCE_SAMPLES, "{}", both.samples.len());
     assert_eq!(both.damage, []);
 }
 
 #[test]
 fn chained_ogg_is_one() {
-    for (name, n) in [
-        ("sentence.opus", 11_111),
-        ("sentence.ogg", 11_111),
-        ("sentence-flac.ogg", 11_111),
-    ] {
+    for (name, n) in
+        [("sentence.opus", 11_111), ("sentence.ogg", 11_111), ("sentence-flac.ogg", 11_111)]
+    {
         let bytes = fixture_bytes(name);
         let once = decode(name).samples;
         assert_eq!(once.len(), n);
         let twice = decode_memory([bytes.clone(), bytes].concat()).expect("decodes");
         assert_eq!(twice.damage, [], "{name}");
-        assert!(
-            twice.samples.len().abs_diff(2 * n) <= 1,
-            "{name}: {}",
-            twice.samples.len()
-        );
+        assert!(twice.samples.len().abs_diff(2 * n) <= 1, "{name}: {}", twice.samples.len());
         assert!(snr_db(&twice.samples[..n], &once, 0) > 30.0, "{name}");
         assert!(snr_db(&twice.samples[n..], &once, 0) > 15.0, "{name}");
     }
@@ -180,11 +148,7 @@ fn chained_ogg_is_one() {
 
 #[test]
 fn chained_ogg_may_change_the_codec() {
-    let bytes = [
-        fixture_bytes("sentence-stereo.opus"),
-        fixture_bytes("sentence.ogg"),
-    ]
-    .concat();
+    let bytes = [fixture_bytes("sentence-stereo.opus"), fixture_bytes("sentence.ogg")].concat();
     let audio = decode_memory(bytes).expect("decodes");
     assert_eq!(audio.samples.len(), 11_112 + 11_111);
     assert_eq!(audio.damage, []);
@@ -194,9 +158,8 @@ fn chained_ogg_may_change_the_codec() {
 #[test]
 fn an_ogg_page_lost_is_a_gap() {
     let bytes = fixture_bytes("sentence.opus");
-    let starts: Vec<usize> = (0..bytes.len() - 4)
-        .filter(|&at| &bytes[at..at + 4] == b"OggS")
-        .collect();
+    let starts: Vec<usize> =
+        (0..bytes.len() - 4).filter(|&at| &bytes[at..at + 4] == b"OggS").collect();
     assert!(starts.len() >= 6, "{} pages", starts.len());
     let without = [&bytes[..starts[3]], &bytes[starts[4]..]].concat();
     let audio = decode_memory(without).expect("decodes");
@@ -208,10 +171,7 @@ fn an_ogg_page_lost_is_a_gap() {
 }
 
 fn float_wav(samples: &[f32]) -> Vec<u8> {
-    let data: Vec<u8> = samples
-        .iter()
-        .flat_map(|sample| sample.to_le_bytes())
-        .collect();
+    let data: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
     wav(3, 32, 1, 16_000, &data)
 }
 
@@ -220,10 +180,7 @@ fn samples_that_are_not_numbers_become_silence() {
     let bytes = float_wav(&[0.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.25]);
     let audio = decode_memory(bytes).expect("decodes");
     assert_eq!(audio.samples, [0.5, 0.0, 0.0, 0.0, -0.25]);
-    let damage = Damage::NotFinite {
-        start_s: 1.0 / 16_000.0,
-        n_samples: 3,
-    };
+    let damage = Damage::NotFinite { start_s: 1.0 / 16_000.0, n_samples: 3 };
     assert_eq!(audio.damage, [damage]);
     let nothing = decode_memory(float_wav(&[f32::NAN, f32::INFINITY]));
     assert!(matches!(nothing, Err(AudioError::NotFinite { .. })));
@@ -233,17 +190,10 @@ fn samples_that_are_not_numbers_become_silence() {
 fn samples_beyond_full_scale_are_clipped() {
     let audio = decode_memory(float_wav(&[0.5, 1.25, -3.0, 1e38])).expect("decodes");
     assert_eq!(audio.samples, [0.5, 1.0, -1.0, 1.0]);
-    let damage = Damage::Clipped {
-        start_s: 2.0 / 16_000.0,
-        n_samples: 2,
-        peak: 1e38,
-    };
+    let damage = Damage::Clipped { start_s: 2.0 / 16_000.0, n_samples: 2, peak: 1e38 };
     assert_eq!(audio.damage, [damage]);
     // Also where the resampler is in between.
-    let loudest = [f32::MAX, -f32::MAX]
-        .map(f32::to_le_bytes)
-        .concat()
-        .repeat(1_000);
+    let loudest = [f32::MAX, -f32::MAX].map(f32::to_le_bytes).concat().repeat(1_000);
     let audio = decode_memory(wav(3, 32, 1, 48_000, &loudest)).expect("decodes");
     assert!(audio.samples.iter().all(|sample| sample.abs() <= 1.0));
 }
@@ -252,26 +202,11 @@ fn samples_beyond_full_scale_are_clipped() {
 fn damage_reads_as_plain_words() {
     let cases = [
         (
-            Damage::Truncated {
-                end_s: 1.5,
-                declared_s: Some(2.0),
-            },
+            Damage::Truncated { end_s: 1.5, declared_s: Some(2.0) },
             "the audio ends at 1.500 s, the header promises 2.000 s",
         ),
-        (
-            Damage::Truncated {
-                end_s: 1.5,
-                declared_s: None,
-            },
-            "the file breaks off at 1.500 s",
-        ),
-        (
-            Damage::Gap {
-                start_s: 1.0,
-                duration_s: 0.2,
-            },
-            "0.200 s are missing from 1.000 s on",
-        ),
+        (Damage::Truncated { end_s: 1.5, declared_s: None }, "the file breaks off at 1.500 s"),
+        (Damage::Gap { start_s: 1.0, duration_s: 0.2 }, "0.200 s are missing from 1.000 s on"),
         (
             Damage::Lost {
                 start_s: 1.0,
@@ -282,18 +217,11 @@ fn damage_reads_as_plain_words() {
             "1 packet (0.026 s) from 1.000 s on could not be decoded and became silence: bad",
         ),
         (
-            Damage::NotFinite {
-                start_s: 0.5,
-                n_samples: 3,
-            },
+            Damage::NotFinite { start_s: 0.5, n_samples: 3 },
             "3 samples that are not numbers, the first at 0.500 s, became 0",
         ),
         (
-            Damage::Clipped {
-                start_s: 0.5,
-                n_samples: 3,
-                peak: 2.0,
-            },
+            Damage::Clipped { start_s: 0.5, n_samples: 3, peak: 2.0 },
             "3 samples beyond full scale (peak 2.00), the first at 0.500 s, were clipped",
         ),
     ];

@@ -18,14 +18,7 @@ struct Case {
 }
 
 const fn lossless(file: &'static str, container: &'static str, codec: &'static str) -> Case {
-    Case {
-        file,
-        container,
-        codec,
-        padding: 0,
-        delay: 0,
-        snr_db: None,
-    }
+    Case { file, container, codec, padding: 0, delay: 0, snr_db: None }
 }
 
 const fn lossy(
@@ -34,10 +27,7 @@ const fn lossy(
     codec: &'static str,
     snr_db: f64,
 ) -> Case {
-    Case {
-        snr_db: Some(snr_db),
-        ..lossless(file, container, codec)
-    }
+    Case { snr_db: Some(snr_db), ..lossless(file, container, codec) }
 }
 
 const CASES: &[Case] = &[
@@ -62,53 +52,21 @@ const CASES: &[Case] = &[
         padding: 9,
         ..lossy("sentence.m4a", "isomp4", "aac", 10.0)
     },
-    Case {
-        padding: 9,
-        ..lossy("sentence-faststart.m4a", "isomp4", "aac", 10.0)
-    },
-    Case {
-        padding: 25,
-        ..lossy("sentence-vorbis.webm", "matroska", "vorbis", 10.0)
-    },
+    Case { padding: 9, ..lossy("sentence-faststart.m4a", "isomp4", "aac", 10.0) },
+    Case { padding: 25, ..lossy("sentence-vorbis.webm", "matroska", "vorbis", 10.0) },
     // The rest have no place to declare the delay of the encoder, or did not use it.
     Case {
         padding: 1_177,
         delay: 1_024,
         ..lossy("sentence-fragmented.m4a", "isomp4", "aac", 10.0)
     },
-    Case {
-        padding: 1_177,
-        delay: 1_024,
-        ..lossy("sentence-aac.mka", "matroska", "aac", 10.0)
-    },
-    Case {
-        padding: 1_177,
-        delay: 1_024,
-        ..lossy("sentence.aac", "aac", "aac", 10.0)
-    },
-    Case {
-        padding: 1_561,
-        delay: 1_105,
-        ..lossy("sentence-no-xing.mp3", "mp3", "mp3", 10.0)
-    },
-    Case {
-        padding: 409,
-        delay: 481,
-        ..lossy("sentence.mp2", "mp2", "mp2", 10.0)
-    },
-    Case {
-        padding: 409,
-        delay: 104,
-        ..lossy("sentence-opus.caf", "caf", "opus", 5.0)
-    },
-    Case {
-        padding: 1_105,
-        ..lossy("sentence-adpcm-ms.wav", "wave", "adpcm_ms", 10.0)
-    },
-    Case {
-        padding: 1_135,
-        ..lossy("sentence-adpcm-ima.wav", "wave", "adpcm_ima_wav", 10.0)
-    },
+    Case { padding: 1_177, delay: 1_024, ..lossy("sentence-aac.mka", "matroska", "aac", 10.0) },
+    Case { padding: 1_177, delay: 1_024, ..lossy("sentence.aac", "aac", "aac", 10.0) },
+    Case { padding: 1_561, delay: 1_105, ..lossy("sentence-no-xing.mp3", "mp3", "mp3", 10.0) },
+    Case { padding: 409, delay: 481, ..lossy("sentence.mp2", "mp2", "mp2", 10.0) },
+    Case { padding: 409, delay: 104, ..lossy("sentence-opus.caf", "caf", "opus", 5.0) },
+    Case { padding: 1_105, ..lossy("sentence-adpcm-ms.wav", "wave", "adpcm_ms", 10.0) },
+    Case { padding: 1_135, ..lossy("sentence-adpcm-ima.wav", "wave", "adpcm_ima_wav", 10.0) },
 ];
 
 #[test]
@@ -157,10 +115,7 @@ fn every_fixture_is_covered_and_decodes() {
         let audio = decode(&name);
         assert_eq!(audio.sample_rate_hz, 16_000);
         assert_eq!(audio.damage, [], "{name}");
-        assert!(
-            audio.samples.iter().all(|sample| sample.abs() <= 1.0),
-            "{name}"
-        );
+        assert!(audio.samples.iter().all(|sample| sample.abs() <= 1.0), "{name}");
         let power: f32 = audio.samples.iter().map(|sample| sample * sample).sum();
         assert!(power > 0.1, "{name} is silent");
     }
@@ -171,15 +126,11 @@ fn stereo_is_mixed_or_taken_apart() {
     let wanted = sentence();
     // An Opus decoder with one channel mixes before the noise that CELT puts into collapsed
     // bands, so that what it gives is not quite the mean of two.
-    for (name, least, least_mixed) in [
-        ("sentence-stereo-44k.mp3", 15.0, 100.0),
-        ("sentence-stereo.opus", 10.0, 35.0),
-    ] {
+    for (name, least, least_mixed) in
+        [("sentence-stereo-44k.mp3", 15.0, 100.0), ("sentence-stereo.opus", 10.0, 35.0)]
+    {
         let channel = |channel| {
-            let options = DecodeOptions {
-                channel,
-                ..DecodeOptions::default()
-            };
+            let options = DecodeOptions { channel, ..DecodeOptions::default() };
             let audio = decode_path(&fixture(name), &options).expect("decodes");
             assert_eq!(audio.source.n_channels, 2, "{name}");
             audio.samples
@@ -187,29 +138,15 @@ fn stereo_is_mixed_or_taken_apart() {
         let (left, right, mixed) = (channel(Some(0)), channel(Some(1)), channel(None));
         assert!(snr_db(&left, &wanted, 0) > least, "{name}: left");
         let soft: Vec<f32> = wanted.iter().map(|sample| 0.5 * sample).collect();
-        assert!(
-            snr_db(&right, &soft, 48) > least,
-            "{name}: right, 3 ms later"
-        );
-        let mean: Vec<f32> = left
-            .iter()
-            .zip(&right)
-            .map(|(l, r)| (l + r) / 2.0)
-            .collect();
+        assert!(snr_db(&right, &soft, 48) > least, "{name}: right, 3 ms later");
+        let mean: Vec<f32> = left.iter().zip(&right).map(|(l, r)| (l + r) / 2.0).collect();
         let snr = snr_db(&mixed, &mean, 0);
         assert!(snr > least_mixed, "{name}: {snr:.1} dB from the mean");
-        let missing = DecodeOptions {
-            channel: Some(2),
-            ..DecodeOptions::default()
-        };
+        let missing = DecodeOptions { channel: Some(2), ..DecodeOptions::default() };
         assert!(
             matches!(
                 decode_path(&fixture(name), &missing),
-                Err(AudioError::Channel {
-                    asked: 2,
-                    found: 2,
-                    ..
-                })
+                Err(AudioError::Channel { asked: 2, found: 2, .. })
             ),
             "{name}"
         );
@@ -223,17 +160,11 @@ fn eight_channels_at_192_khz() {
     assert_eq!(mixed.source.n_channels, 8);
     assert_eq!(mixed.source.sample_rate_hz, 192_000);
     assert_eq!(mixed.samples.len(), 480);
-    let first = DecodeOptions {
-        channel: Some(0),
-        ..DecodeOptions::default()
-    };
+    let first = DecodeOptions { channel: Some(0), ..DecodeOptions::default() };
     let first = decode_path(&fixture(name), &first).expect("decodes");
     // Each channel is half as loud as the one before, but for rounding to 16 bits.
-    let mean: Vec<f32> = first
-        .samples
-        .iter()
-        .map(|sample| sample * (2.0 - 1.0 / 128.0) / 8.0)
-        .collect();
+    let mean: Vec<f32> =
+        first.samples.iter().map(|sample| sample * (2.0 - 1.0 / 128.0) / 8.0).collect();
     assert!(snr_db(&mixed.samples, &mean, 0) > 30.0);
 }
 
@@ -242,11 +173,8 @@ fn eight_channels_at_192_khz() {
 /// one, both rounded to 16 bits.
 #[test]
 fn opus_agrees_with_libopus() {
-    let at_48k = |channel| DecodeOptions {
-        sample_rate_hz: 48_000,
-        channel,
-        ..DecodeOptions::default()
-    };
+    let at_48k =
+        |channel| DecodeOptions { sample_rate_hz: 48_000, channel, ..DecodeOptions::default() };
     let cases = [
         ("sentence", 0.0, 1),
         ("sentence-hybrid", 2.0, 1),
@@ -256,23 +184,14 @@ fn opus_agrees_with_libopus() {
     for (name, tolerance, n_channels) in cases {
         for channel in 0..n_channels {
             let options = at_48k(Some(channel));
-            let decode = |file: String| {
-                decode_path(&fixture(&file), &options)
-                    .expect("decodes")
-                    .samples
-            };
+            let decode =
+                |file: String| decode_path(&fixture(&file), &options).expect("decodes").samples;
             let wanted = decode(format!("libopus-{name}.flac"));
             let got = decode(format!("{name}.opus"));
             assert_eq!(wanted.len(), 12_000);
-            let worst = got
-                .iter()
-                .zip(&wanted)
-                .map(|(g, w)| (g - w).abs() * 32_768.0)
-                .fold(0.0, f32::max);
-            assert!(
-                worst <= tolerance,
-                "{name}, channel {channel}: off by {worst}"
-            );
+            let worst =
+                got.iter().zip(&wanted).map(|(g, w)| (g - w).abs() * 32_768.0).fold(0.0, f32::max);
+            assert!(worst <= tolerance, "{name}, channel {channel}: off by {worst}");
         }
     }
 }
@@ -281,23 +200,13 @@ fn opus_agrees_with_libopus() {
 fn any_target_rate_gives_the_same_time() {
     for name in ["sentence.flac", "sentence.opus", "sentence-stereo.opus"] {
         for sample_rate_hz in [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000] {
-            let options = DecodeOptions {
-                sample_rate_hz,
-                ..DecodeOptions::default()
-            };
+            let options = DecodeOptions { sample_rate_hz, ..DecodeOptions::default() };
             let audio = decode_path(&fixture(name), &options).expect("decodes");
             // The stereo sentence went through 44.1 kHz, which made it a little longer.
-            let exact_s = if name.contains("stereo") {
-                33_334.0 / 48_000.0
-            } else {
-                11_111.0 / 16_000.0
-            };
+            let exact_s =
+                if name.contains("stereo") { 33_334.0 / 48_000.0 } else { 11_111.0 / 16_000.0 };
             let expected = (exact_s * f64::from(sample_rate_hz) - 1e-6).ceil();
-            assert_eq!(
-                audio.samples.len() as f64,
-                expected,
-                "{name} {sample_rate_hz}"
-            );
+            assert_eq!(audio.samples.len() as f64, expected, "{name} {sample_rate_hz}");
         }
     }
 }

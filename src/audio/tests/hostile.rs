@@ -19,10 +19,7 @@ fn what_is_not_audio_is_named_so() {
     for bytes in [text, vec![0; 10_000], b"x".to_vec(), b"RIFF".to_vec()] {
         let error = error(bytes);
         assert!(
-            matches!(
-                error,
-                AudioError::UnknownFormat { .. } | AudioError::Headers { .. }
-            ),
+            matches!(error, AudioError::UnknownFormat { .. } | AudioError::Headers { .. }),
             "{error}"
         );
     }
@@ -32,20 +29,13 @@ fn what_is_not_audio_is_named_so() {
     let error = decode_path(&path, &DecodeOptions::default()).expect_err("text");
     assert_eq!(
         error.to_string(),
-        format!(
-            "`{}` is not an audio file in a known format",
-            path.display()
-        )
+        format!("`{}` is not an audio file in a known format", path.display())
     );
 }
 
 #[test]
 fn what_is_empty_is_named_so() {
-    for bytes in [
-        Vec::new(),
-        wav(1, 16, 1, 16_000, &[]),
-        wav(3, 32, 2, 44_100, &[]),
-    ] {
+    for bytes in [Vec::new(), wav(1, 16, 1, 16_000, &[]), wav(3, 32, 2, 44_100, &[])] {
         let error = error(bytes);
         assert!(matches!(error, AudioError::Empty { .. }), "{error}");
     }
@@ -79,10 +69,7 @@ fn absurd_claims_are_refused() {
     }
     for rate_hz in [0, 1, 999, 768_001, 4_000_000_000] {
         let error = error(wav(1, 16, 1, rate_hz, sample));
-        let refused = matches!(
-            error,
-            AudioError::SampleRate { .. } | AudioError::Headers { .. }
-        );
+        let refused = matches!(error, AudioError::SampleRate { .. } | AudioError::Headers { .. });
         assert!(refused, "{rate_hz} Hz: {error}");
     }
     for bits in [0, 33, 48, 65_535] {
@@ -113,27 +100,15 @@ fn a_claimed_length_that_is_not_there_costs_nothing() {
 }
 
 fn limited(limits: Limits) -> DecodeOptions {
-    DecodeOptions {
-        limits,
-        ..DecodeOptions::default()
-    }
+    DecodeOptions { limits, ..DecodeOptions::default() }
 }
 
 #[test]
 fn limits_hold_for_files_and_pipes() {
     let bytes = fixture_bytes("sentence.mp3");
-    let few_bytes = limited(Limits {
-        max_bytes: 1_000,
-        ..Limits::default()
-    });
-    let short = limited(Limits {
-        max_duration_s: 0.25,
-        ..Limits::default()
-    });
-    let hasty = limited(Limits {
-        max_decode_time: Some(Duration::ZERO),
-        ..Limits::default()
-    });
+    let few_bytes = limited(Limits { max_bytes: 1_000, ..Limits::default() });
+    let short = limited(Limits { max_duration_s: 0.25, ..Limits::default() });
+    let hasty = limited(Limits { max_decode_time: Some(Duration::ZERO), ..Limits::default() });
     let both = |options: &DecodeOptions| {
         let file = decode_bytes(bytes.clone(), "file", None, options);
         let pipe = std::io::Cursor::new(bytes.clone());
@@ -141,16 +116,7 @@ fn limits_hold_for_files_and_pipes() {
         [file, pipe].map(|outcome| outcome.expect_err("beyond the limit"))
     };
     for error in both(&few_bytes) {
-        assert!(
-            matches!(
-                error,
-                AudioError::TooManyBytes {
-                    limit_bytes: 1_000,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, AudioError::TooManyBytes { limit_bytes: 1_000, .. }), "{error}");
     }
     for error in both(&short) {
         assert!(matches!(error, AudioError::TooLong { .. }), "{error}");
@@ -169,16 +135,9 @@ fn a_pipe_without_end_stops_at_the_limit() {
             Ok(buffer.len())
         }
     }
-    let options = limited(Limits {
-        max_bytes: 1 << 20,
-        max_buffered_bytes: 1 << 16,
-        ..Limits::default()
-    });
-    for start in [
-        wav(1, 16, 1, 16_000, &[]),
-        b"\0\0\0\x08ftyp".to_vec(),
-        Vec::new(),
-    ] {
+    let options =
+        limited(Limits { max_bytes: 1 << 20, max_buffered_bytes: 1 << 16, ..Limits::default() });
+    for start in [wav(1, 16, 1, 16_000, &[]), b"\0\0\0\x08ftyp".to_vec(), Vec::new()] {
         let reader = std::io::Read::chain(std::io::Cursor::new(start), Endless);
         let error = crate::audio::decode_reader(reader, "pipe", None, &options)
             .expect_err("there is no end");

@@ -15,9 +15,7 @@ use crate::audio::{Audio, AudioError, DecodeOptions, decode_bytes, decode_path};
 const SENTENCE_SAMPLES: usize = 11_111;
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data/audio")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/audio").join(name)
 }
 
 fn fixture_bytes(name: &str) -> Vec<u8> {
@@ -27,10 +25,7 @@ fn fixture_bytes(name: &str) -> Vec<u8> {
 /// Every fixture, sorted.
 fn fixture_names() -> Vec<String> {
     let files = crate::audio::audio_files(&fixture(""), false).expect("the fixtures are there");
-    files
-        .iter()
-        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-        .collect()
+    files.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
 }
 
 fn decode(name: &str) -> Audio {

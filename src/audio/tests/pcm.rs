@@ -14,14 +14,7 @@ enum Sample {
 }
 
 impl Sample {
-    const ALL: [Self; 6] = [
-        Self::U8,
-        Self::S16,
-        Self::S24,
-        Self::S32,
-        Self::F32,
-        Self::F64,
-    ];
+    const ALL: [Self; 6] = [Self::U8, Self::S16, Self::S24, Self::S32, Self::F32, Self::F64];
 
     fn bytes(self) -> u16 {
         match self {
@@ -104,10 +97,7 @@ pub(super) fn wav(
 }
 
 fn at_rate(bytes: Vec<u8>, sample_rate_hz: u32) -> Audio {
-    let options = DecodeOptions {
-        sample_rate_hz,
-        ..DecodeOptions::default()
-    };
+    let options = DecodeOptions { sample_rate_hz, ..DecodeOptions::default() };
     decode_bytes(bytes, "memory", None, &options).expect("decodes")
 }
 
@@ -118,10 +108,7 @@ fn expected() -> Vec<f32> {
 #[test]
 fn wav_in_every_sample_format() {
     for sample in Sample::ALL {
-        let data: Vec<u8> = VALUES
-            .iter()
-            .flat_map(|&v| sample.little_endian(v))
-            .collect();
+        let data: Vec<u8> = VALUES.iter().flat_map(|&v| sample.little_endian(v)).collect();
         let tag = if sample.is_float() { 3 } else { 1 };
         let audio = at_rate(wav(tag, 8 * sample.bytes(), 1, 22_050, &data), 22_050);
         assert_eq!(audio.samples, expected(), "{sample:?}");
@@ -133,10 +120,7 @@ fn wav_in_every_sample_format() {
 #[test]
 fn extensible_wav() {
     for sample in [Sample::S16, Sample::S24, Sample::F32] {
-        let data: Vec<u8> = VALUES
-            .iter()
-            .flat_map(|&v| sample.little_endian(v))
-            .collect();
+        let data: Vec<u8> = VALUES.iter().flat_map(|&v| sample.little_endian(v)).collect();
         let audio = at_rate(wav(0xFFFE, 8 * sample.bytes(), 1, 8_000, &data), 8_000);
         assert_eq!(audio.samples, expected(), "{sample:?}");
     }
@@ -169,17 +153,11 @@ fn channels_are_mixed_or_taken() {
         assert!((f64::from(mixed.samples[0]) - mean).abs() < 1e-6);
         assert!((f64::from(mixed.samples[1]) + mean).abs() < 1e-6);
         for c in 0..n_channels {
-            let options = DecodeOptions {
-                channel: Some(usize::from(c)),
-                ..DecodeOptions::default()
-            };
+            let options =
+                DecodeOptions { channel: Some(usize::from(c)), ..DecodeOptions::default() };
             let one = decode_bytes(bytes.clone(), "memory", None, &options).expect("decodes");
             let wanted = level(c) as f32;
-            assert_eq!(
-                one.samples,
-                [wanted, -wanted],
-                "channel {c} of {n_channels}"
-            );
+            assert_eq!(one.samples, [wanted, -wanted], "channel {c} of {n_channels}");
         }
     }
 }
@@ -214,11 +192,9 @@ fn aiff_in_every_sample_format() {
         let audio = decode_memory(aiff(sample, None)).expect("decodes");
         assert_eq!(audio.samples, expected(), "{sample:?}");
     }
-    for (sample, compression) in [
-        (Sample::F32, b"fl32"),
-        (Sample::F64, b"fl64"),
-        (Sample::S16, b"NONE"),
-    ] {
+    for (sample, compression) in
+        [(Sample::F32, b"fl32"), (Sample::F64, b"fl64"), (Sample::S16, b"NONE")]
+    {
         let audio = decode_memory(aiff(sample, Some(compression))).expect("decodes");
         assert_eq!(audio.samples, expected(), "{sample:?}");
     }
@@ -226,24 +202,13 @@ fn aiff_in_every_sample_format() {
 
 #[test]
 fn caf_in_every_sample_format() {
-    for sample in [
-        Sample::S16,
-        Sample::S24,
-        Sample::S32,
-        Sample::F32,
-        Sample::F64,
-    ] {
+    for sample in [Sample::S16, Sample::S24, Sample::S32, Sample::F32, Sample::F64] {
         for is_little_endian in [false, true] {
             let mut description = 16_000_f64.to_be_bytes().to_vec();
             description.extend(b"lpcm");
             let flags = u32::from(sample.is_float()) | u32::from(is_little_endian) << 1;
             description.extend(flags.to_be_bytes());
-            for field in [
-                u32::from(sample.bytes()),
-                1,
-                1,
-                8 * u32::from(sample.bytes()),
-            ] {
+            for field in [u32::from(sample.bytes()), 1, 1, 8 * u32::from(sample.bytes())] {
                 description.extend(field.to_be_bytes());
             }
             let data: Vec<u8> = VALUES
@@ -281,13 +246,9 @@ fn one_sample_is_enough() {
 fn lengths_that_the_writer_did_not_know() {
     let sound = wav(1, 16, 1, 16_000, &[0, 64, 0, 32, 0, 16]);
     let data_at = sound.len() - 6 - 4;
-    for (riff, data) in [
-        (u32::MAX, u32::MAX),
-        (0, 0),
-        (0x7FFF_F024, 0x7FFF_F000),
-        (u32::MAX, 0x8000_0000),
-        (8, 6),
-    ] {
+    for (riff, data) in
+        [(u32::MAX, u32::MAX), (0, 0), (0x7FFF_F024, 0x7FFF_F000), (u32::MAX, 0x8000_0000), (8, 6)]
+    {
         let mut bytes = sound.clone();
         bytes[4..8].copy_from_slice(&riff.to_le_bytes());
         bytes[data_at..data_at + 4].copy_from_slice(&data.to_le_bytes());
