@@ -63,6 +63,11 @@ rust() {
     done
 }
 
+# The fuzz targets are a workspace of their own.
+formatting() {
+    cargo fmt --all --check && cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+}
+
 tests() {
     local log status counts
     log=$(mktemp)
@@ -100,7 +105,7 @@ readme() {
 
 step compilers compilers
 step rust rust
-step formatting cargo fmt --all --check
+step formatting formatting
 step lints cargo clippy --release --workspace --all-targets --all-features -- -D warnings
 step tests tests
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --all-features --no-deps --document-private-items
