@@ -158,7 +158,7 @@ impl ModelFiles {
     pub fn from_bytes(
         config: &[u8],
         vocabulary: &[u8],
-        weights: &[u8],
+        weights: &'static [u8],
         name: &str,
     ) -> Result<Self, ModelFolderError> {
         Ok(Self {

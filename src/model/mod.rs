@@ -1,6 +1,6 @@
 //! Encoders and heads: tensors in, tensors out.
 //!
-//! The layer knows nothing of sample rates, text or training loops; only `checkpoint.rs`
+//! The layer knows nothing of sample rates, text or training loops; only `checkpoint/`
 //! touches files. Hidden tensors are `(batch, frames, dim)` with the valid frames of each
 //! clip beside them ([`Sequence`]), and every forward pass is told by a [`Pass`] whether it
 //! trains. Parameters carry the names of the published MR-HuBERT checkpoints.

@@ -28,6 +28,17 @@ impl Parameters {
         Ok(Self { vars: Arc::new(Mutex::new(vars)) })
     }
 
+    /// Adds a parameter, or replaces the one of that name; `values` are not copied.
+    ///
+    /// # Errors
+    /// If there are more or fewer values than `shape` has elements.
+    pub fn insert(&self, name: &str, values: Vec<f32>, shape: &[usize]) -> Result<()> {
+        let var = Var::from_vec(values, shape, &Device::Cpu)?;
+        let mut vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner);
+        vars.insert(name.to_owned(), var);
+        Ok(())
+    }
+
     /// A builder that creates what a model asks for from `seed`, keeping what is there.
     #[must_use]
     pub fn seeded(&self, seed: u64) -> VarBuilder<'static> {

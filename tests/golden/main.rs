@@ -3,6 +3,7 @@
 //! One folder per case: the tensors, and `provenance.toml` saying what made them and how
 //! far from them one may be.
 
+mod checkpoints;
 mod ctc;
 mod features;
 mod scoring;
