@@ -160,9 +160,8 @@ fn damage_is_an_error() {
 fn tensor(offset: &str, shape: &str, strides: &str) -> Vec<u8> {
     format!(
         "ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x06tQ\
-         {offset}{shape}{strides}\u{0}tR."
+         {offset}{shape}{strides}I00\nccollections\nOrderedDict\n)RtR."
     )
-    .replace('\u{0}', "I00\nccollections\nOrderedDict\n)R")
     .into_bytes()
 }
 
