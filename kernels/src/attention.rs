@@ -32,6 +32,12 @@ pub fn attention(
     lengths: &[usize],
     precision: Precision,
 ) -> Result<Tensor> {
+    check(q, k, v, heads, lengths)?;
+    let op = Attention { heads, lengths: lengths.to_vec(), precision, bias: None };
+    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, lengths: &[usize]) -> Result<()> {
     let (batch, frames, dim) = q.dims3()?;
     if k.dims() != q.dims() || v.dims() != q.dims() {
         bail!("attention: q {:?}, k {:?}, v {:?} differ", q.dims(), k.dims(), v.dims());
@@ -42,7 +48,39 @@ pub fn attention(
     if lengths.len() != batch || lengths.iter().any(|&n| n == 0 || n > frames) {
         bail!("attention: lengths {lengths:?} do not fit {batch} clips of {frames} frames");
     }
-    let op = Attention { heads, lengths: lengths.to_vec(), precision };
+    Ok(())
+}
+
+/// [`attention`] with a gated relative position bias (WavLM, Chen et al. 2022, section 3.2).
+///
+/// The score of query `i` and key `j` is `q_i . k_j (dim / heads)^-1/2 + gate[i] bias[j - i]`.
+/// The bias depends on `j - i` alone, so it is a strip of `2 frames - 1` values per head and
+/// no matrix over pairs of frames is ever held. Forward only.
+///
+/// # Shapes
+/// `q`, `k`, `v`: `(batch, frames, dim)`; `strip`: `(heads, 2 frames - 1)`, entry
+/// `frames - 1 + j - i`; `gate`: `(batch, heads, frames)`; returns `(batch, frames, dim)`.
+///
+/// # Errors
+/// If shapes disagree, `heads` does not divide `dim`, or a tensor is not f32 on the CPU. The
+/// result has no gradient: asking for one is an error.
+pub fn gated_attention(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    (strip, gate): (&Tensor, &Tensor),
+    lengths: &[usize],
+    precision: Precision,
+) -> Result<Tensor> {
+    let (batch, frames, _) = q.dims3()?;
+    let (heads, offsets) = strip.dims2()?;
+    check(q, k, v, heads, lengths)?;
+    if offsets + 1 != 2 * frames || gate.dims() != [batch, heads, frames] {
+        bail!("gated attention: strip {:?}, gate {:?} of {frames} frames", strip.dims(), gate.dims());
+    }
+    let bias = Bias {
+        strip: strip.flatten_all()?.to_vec1()?,
+        gate: gate.flatten_all()?.to_vec1()?,
+    };
+    let op = Attention { heads, lengths: lengths.to_vec(), precision, bias: Some(bias) };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
@@ -50,6 +88,35 @@ struct Attention {
     heads: usize,
     lengths: Vec<usize>,
     precision: Precision,
+    bias: Option<Bias>,
+}
+
+/// Bias by offset, `(heads, 2 frames - 1)`, and its gate by query, `(batch, heads, frames)`.
+struct Bias {
+    strip: Vec<f32>,
+    gate: Vec<f32>,
+}
+
+impl Bias {
+    /// `scores = scores scale + gate bias` for the queries from `from` on of one head.
+    fn add(&self, head: Head, from: usize, scores: &mut [f32], width: usize, scale: f32) {
+        let offsets = 2 * head.frames - 1;
+        let gate = &self.gate[head.task * head.frames..(head.task + 1) * head.frames];
+        let strip = &self.strip[head.index * offsets..(head.index + 1) * offsets];
+        for (row, i) in scores.chunks_exact_mut(width).zip(from..) {
+            let first = head.frames - 1 - i;
+            add_scaled(&strip[first..first + width], gate[i], scale, row);
+        }
+    }
+}
+
+vectorised! {
+    /// `scores = scores scale + gate bias`.
+    fn add_scaled(bias: &[f32], gate: f32, scale: f32, scores: &mut [f32]) {
+        for (s, b) in scores.iter_mut().zip(bias) {
+            *s = *s * scale + gate * b;
+        }
+    }
 }
 
 vectorised! {
@@ -83,6 +150,9 @@ vectorised! {
 /// Where one head of one clip lies in a `(batch, frames, dim)` tensor.
 #[derive(Clone, Copy)]
 struct Head {
+    /// Clip and head counted together, then the head alone.
+    task: usize,
+    index: usize,
     start: usize,
     frames: usize,
     dim: usize,
@@ -110,7 +180,7 @@ impl Attention {
         let (clip, head) = (task / self.heads, task % self.heads);
         let width = dim / self.heads;
         let start = clip * frames * dim + head * width;
-        (Head { start, frames, dim, width }, self.lengths[clip])
+        (Head { task, index: head, start, frames, dim, width }, self.lengths[clip])
     }
 
     /// Attention weights of queries `from..from + rows` over `valid` keys.
@@ -125,7 +195,12 @@ impl Attention {
         let keys = head.rows(k, 0, valid).transposed();
         let queries = head.rows(q, from, rows);
         matmul(queries, keys, weights, valid, Output::Overwrite, self.precision);
-        softmax_rows(weights, valid, (head.width as f32).sqrt().recip());
+        let mut scale = (head.width as f32).sqrt().recip();
+        if let Some(bias) = &self.bias {
+            bias.add(head, from, weights, valid, scale);
+            scale = 1.0;
+        }
+        softmax_rows(weights, valid, scale);
     }
 }
 
@@ -180,6 +255,9 @@ impl CustomOp3 for Attention {
         _out: &Tensor,
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        if self.bias.is_some() {
+            bail!("attention with a gated bias has no gradient");
+        }
         let (batch, frames, dim) = q.dims3()?;
         let n = q.elem_count();
         let grads = Mutex::new((vec![0.0; n], vec![0.0; n], vec![0.0; n]));
@@ -264,6 +342,52 @@ mod tests {
             let want = reference::attention(&parts[0], &parts[1], &parts[2], dim, valid);
             for (g, w) in got.iter().zip(&want) {
                 assert!((g - w).abs() < 1e-5, "({frames},{dim},{valid}): {g} against {w}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_gated_bias_is_added_to_the_scores_by_offset() -> Result<()> {
+        let (batch, frames, heads, width) = (2, 131, 2, 3);
+        let dim = heads * width;
+        let tensor = |shape: &[usize], seed| {
+            let n = shape.iter().product();
+            Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)
+        };
+        let (q, k, v) = (
+            tensor(&[batch, frames, dim], 1)?,
+            tensor(&[batch, frames, dim], 2)?,
+            tensor(&[batch, frames, dim], 3)?,
+        );
+        let strip = (tensor(&[heads, 2 * frames - 1], 4)? * 3.0)?;
+        let gate = tensor(&[batch, heads, frames], 5)?;
+        let lengths = [70, 131];
+        let got = gated_attention((&q, &k, &v), (&strip, &gate), &lengths, Precision::F32)?;
+        let (got, q, k, v) =
+            (got.to_vec3::<f32>()?, q.to_vec3::<f32>()?, k.to_vec3::<f32>()?, v.to_vec3::<f32>()?);
+        let (strip, gate) = (strip.to_vec2::<f32>()?, gate.to_vec3::<f32>()?);
+        for (b, valid) in lengths.into_iter().enumerate() {
+            for h in 0..heads {
+                let of = |row: &[f32]| row[h * width..(h + 1) * width].to_vec();
+                for i in 0..frames {
+                    let weights: Vec<f64> = (0..valid)
+                        .map(|j| {
+                            let dot: f32 =
+                                of(&q[b][i]).iter().zip(of(&k[b][j])).map(|(a, b)| a * b).sum();
+                            let bias = gate[b][h][i] * strip[h][frames - 1 + j - i];
+                            f64::from(dot / (width as f32).sqrt() + bias).exp()
+                        })
+                        .collect();
+                    let total: f64 = weights.iter().sum();
+                    for c in 0..width {
+                        let want: f64 = (0..valid)
+                            .map(|j| weights[j] / total * f64::from(v[b][j][h * width + c]))
+                            .sum();
+                        let got = f64::from(got[b][i][h * width + c]);
+                        assert!((got - want).abs() < 1e-5, "({b},{i},{h},{c}): {got}, {want}");
+                    }
+                }
             }
         }
         Ok(())

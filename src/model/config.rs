@@ -1,4 +1,4 @@
-//! Size and shape of a multi-resolution HuBERT encoder.
+//! Size and shape of an encoder.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,81 @@ pub enum Sampling {
     },
 }
 
-/// Configuration of [`super::MrHubert`].
+/// Which of the encoders a configuration describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// A tree of stages at several frame rates ([`super::MrHubert`]).
+    #[default]
+    MrHubert,
+    /// HuBERT (Hsu et al. 2021), mHuBERT-147, WavLabLM.
+    Hubert,
+    /// wav2vec 2.0 (Baevski et al. 2020), XLS-R, MMS: HuBERT with other weights and, in MMS,
+    /// adapters.
+    Wav2vec2,
+    /// WavLM (Chen et al. 2022): HuBERT with gated relative positions.
+    Wavlm,
+}
+
+impl Family {
+    /// Name as users write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MrHubert => "MR-HuBERT",
+            Self::Hubert => "HuBERT",
+            Self::Wav2vec2 => "wav2vec 2.0",
+            Self::Wavlm => "WavLM",
+        }
+    }
+}
+
+/// Buckets of the relative position bias of WavLM (T5's, in both directions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelativePositions {
+    /// Buckets, half of them for each direction; a multiple of 4.
+    pub buckets: usize,
+    /// Frames from which on all offsets share a bucket.
+    pub max_distance: usize,
+}
+
+/// Which up-sampling module of three or more resolutions runs first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpsamplerOrder {
+    /// The last module first: it leads up from the lowest rate (fairseq).
+    #[default]
+    LastFirst,
+    /// The first module first (the port in s3prl).
+    FirstFirst,
+}
+
+/// Where encoders of the same shape differ. The default is the published MR-HuBERT.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Variant {
+    /// The encoder.
+    pub family: Family,
+    /// Convolutions of the front end have a bias (`conv_bias`).
+    pub conv_bias: bool,
+    /// The front end's output is projected even where it has the Transformer's width, as in
+    /// transformers; fairseq projects only where the widths differ.
+    pub always_project: bool,
+    /// The front end's output is not normalised before the projection
+    /// (`feat_proj_layer_norm: false`).
+    pub raw_features: bool,
+    /// Epsilon of the Transformer's layer norms where it is not 1e-5 (`layer_norm_eps`).
+    pub layer_norm_eps: Option<f64>,
+    /// Relative position bias.
+    pub relative_positions: Option<RelativePositions>,
+    /// Width of the adapters after each layer (`adapter_attn_dim` of MMS).
+    pub adapter_dim: Option<usize>,
+    /// Order of the up-sampling modules.
+    pub upsampler_order: UpsamplerOrder,
+}
+
+/// Configuration of an [`super::Encoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
@@ -88,6 +162,13 @@ pub struct EncoderConfig {
     pub input_dropout: f32,
     /// Probability of skipping a Transformer layer in training.
     pub layer_drop: f32,
+    /// What is not a matter of size.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub variant: Variant,
+}
+
+fn is_default(variant: &Variant) -> bool {
+    *variant == Variant::default()
 }
 
 impl EncoderConfig {
@@ -148,6 +229,7 @@ impl EncoderConfig {
             "position_groups",
             "must divide embed_dim",
         )?;
+        self.validate_variant()?;
         for (rate, field) in [
             (self.dropout, "dropout"),
             (self.activation_dropout, "activation_dropout"),
@@ -157,6 +239,47 @@ impl EncoderConfig {
             check((0.0..1.0).contains(&rate), field, "must be from 0 up to, not including, 1")?;
         }
         Ok(())
+    }
+
+    fn validate_variant(&self) -> Result<(), ConfigError> {
+        let check = |ok: bool, field, problem| {
+            if ok { Ok(()) } else { Err(ConfigError { field, problem }) }
+        };
+        let variant = &self.variant;
+        check(
+            variant.family == Family::MrHubert || self.rate_ratios.is_empty(),
+            "rate_ratios",
+            "must be empty: only MR-HuBERT changes its frame rate",
+        )?;
+        check(
+            variant.layer_norm_eps.is_none_or(|eps| eps > 0.0 && eps < 1.0),
+            "layer_norm_eps",
+            "must lie between 0 and 1",
+        )?;
+        check(
+            variant.relative_positions.is_some() == (variant.family == Family::Wavlm),
+            "relative_positions",
+            "WavLM has them, no other encoder does",
+        )?;
+        check(
+            variant.relative_positions.is_none_or(|p| {
+                p.buckets % 4 == 0
+                    && (4..=65_536).contains(&p.buckets)
+                    && (p.buckets / 4 + 1..=1_000_000).contains(&p.max_distance)
+            }),
+            "relative_positions",
+            "needs a multiple of 4 buckets, at most 65536, and a max_distance above a quarter of them",
+        )?;
+        check(
+            variant.adapter_dim.is_none_or(|n| (1..=16_384).contains(&n)),
+            "adapter_dim",
+            "must be 1 to 16384",
+        )?;
+        check(
+            variant.adapter_dim.is_none() || self.layer_norm_first,
+            "adapter_dim",
+            "needs a Transformer that normalises before each block",
+        )
     }
 
     /// Input steps (samples or feature frames) per frame of the highest resolution.
@@ -211,6 +334,7 @@ mod tests {
             activation_dropout: 0.1,
             input_dropout: 0.1,
             layer_drop: 0.05,
+            variant: Variant::default(),
         };
         assert_eq!(config.validate(), Ok(()));
         assert_eq!((config.input_stride(), config.receptive_field()), (320, 400));

@@ -22,6 +22,7 @@ pub(super) struct ConvStack {
 #[derive(Debug)]
 struct Layer {
     weight: Tensor,
+    bias: Option<Tensor>,
     stride: usize,
     norm: Norm,
 }
@@ -50,6 +51,11 @@ impl ConvStack {
                 "0.weight",
                 Init::Randn { mean: 0.0, stdev: deviation },
             )?;
+            let bias = if config.variant.conv_bias {
+                Some(vb.get_with_hints(layer.dim, "0.bias", Init::Const(0.0))?)
+            } else {
+                None
+            };
             let norm = match config.conv_norm {
                 ConvNorm::EveryLayer => Norm::Layer(LayerNorm::new(layer.dim, &vb.pp("2.1"))?),
                 ConvNorm::FirstGroup if i == 0 => Norm::Group {
@@ -58,7 +64,7 @@ impl ConvStack {
                 },
                 ConvNorm::FirstGroup => Norm::None,
             };
-            layers.push(Layer { weight, stride: layer.stride, norm });
+            layers.push(Layer { weight, bias, stride: layer.stride, norm });
             inputs = layer.dim;
         }
         Ok(Self { layers, receptive_field: config.receptive_field(), config: config.clone() })
@@ -77,6 +83,9 @@ impl ConvStack {
                 *n = (*n - shape.kernel) / shape.stride + 1;
             }
             x = conv::conv1d(&x, &layer.weight, layer.stride, 0, pass.precision())?;
+            if let Some(bias) = &layer.bias {
+                x = x.broadcast_add(bias)?;
+            }
             x = match &layer.norm {
                 Norm::None => x,
                 Norm::Layer(norm) => norm.forward(&x)?,
@@ -87,6 +96,8 @@ impl ConvStack {
             };
             x = gelu::gelu(&x)?;
         }
+        let shape = (steps + missing, x.dim(1)?);
+        let lengths = pass.valid_frames(lengths, &input.lengths, shape);
         Ok(Sequence { hidden: x, lengths })
     }
 }

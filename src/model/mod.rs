@@ -5,8 +5,13 @@
 //! clip beside them ([`Sequence`]), and every forward pass is told by a [`Pass`] whether it
 //! trains. Parameters carry the names of the published MR-HuBERT checkpoints.
 
+mod adapter;
 mod config;
 mod conv_stack;
+mod encoder;
+mod front_end;
+mod heads;
+mod hubert;
 mod init;
 mod mr_hubert;
 mod parameters;
@@ -15,12 +20,20 @@ mod recogniser;
 mod sampling;
 mod sequence;
 mod transformer;
+mod wavlm;
 
 pub mod checkpoint;
 
-pub use config::{ConfigError, ConvLayer, ConvNorm, EncoderConfig, Sampling};
+pub use adapter::LanguageAdapter;
+pub use config::{
+    ConfigError, ConvLayer, ConvNorm, EncoderConfig, Family, RelativePositions, Sampling,
+    UpsamplerOrder, Variant,
+};
+pub use encoder::{Encoded, Encoder, waveform_batch};
+pub use heads::{ClassifierHead, CtcHead, LayerSum, PredictionShape, PretrainingHeads};
 pub use mr_hubert::{MrHubert, Resolution};
 pub use parameters::Parameters;
-pub use pass::Pass;
+pub use pass::{Padding, Pass};
 pub use recogniser::{Logits, Recogniser, RecogniserConfig};
 pub use sequence::Sequence;
+pub use transformer::StageStates;

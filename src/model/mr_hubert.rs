@@ -1,12 +1,12 @@
 //! Multi-resolution HuBERT (Shi et al. 2024, arXiv 2310.02720): a tree of Transformer stages
 //! that goes down in frame rate and up again.
 
-use super::config::EncoderConfig;
-use super::conv_stack::ConvStack;
-use super::pass::Pass;
+use super::config::{EncoderConfig, UpsamplerOrder};
+use super::front_end::FrontEnd;
+use super::pass::{Padding, Pass};
 use super::sampling::Resample;
 use super::sequence::Sequence;
-use super::transformer::{LayerNorm, Linear, Stage};
+use super::transformer::{Stage, Trace};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -14,10 +14,7 @@ use candle_nn::VarBuilder;
 #[derive(Debug)]
 pub struct MrHubert {
     config: EncoderConfig,
-    feature_extractor: ConvStack,
-    layer_norm: LayerNorm,
-    /// Absent where the front end already has the Transformer's width, as published.
-    post_extract_proj: Option<Linear>,
+    pub(super) front_end: FrontEnd,
     encoders: Vec<Stage>,
     downsample_modules: Vec<Resample>,
     middle_encoder: Stage,
@@ -41,19 +38,11 @@ impl MrHubert {
     /// If a parameter is missing or has another shape.
     pub fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let dim = config.embed_dim;
-        let front = config.conv_layers.last().map_or(dim, |layer| layer.dim);
         let ratios = &config.rate_ratios;
         let stages = &config.stage_layers;
         let levels = ratios.len();
-        let post_extract_proj = if front == dim {
-            None
-        } else {
-            Some(Linear::uniform(front, dim, &vb.pp("post_extract_proj"))?)
-        };
         Ok(Self {
-            feature_extractor: ConvStack::new(config, &vb.pp("feature_extractor"))?,
-            layer_norm: LayerNorm::new(front, &vb.pp("layer_norm"))?,
-            post_extract_proj,
+            front_end: FrontEnd::new(config, vb)?,
             encoders: (0..levels)
                 .map(|i| Stage::new(config, stages[i], i == 0, &vb.pp("encoders").pp(i)))
                 .collect::<Result<_>>()?,
@@ -103,43 +92,55 @@ impl MrHubert {
     /// # Errors
     /// If shapes disagree.
     pub fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Vec<Resolution>> {
-        let frames = self.feature_extractor.forward(input, pass)?;
-        let mut hidden = self.layer_norm.forward(&frames.hidden)?;
-        if let Some(projection) = &self.post_extract_proj {
-            hidden = projection.forward(&hidden, pass)?;
-        }
-        hidden = pass.dropout(&hidden, self.config.input_dropout)?;
-        let mut x = frames.with_hidden(hidden);
+        let frames = self.front_end.forward(input, pass)?;
+        self.encode(&frames, pass, &mut Trace::default())
+    }
+
+    /// Encodes frames of the front end.
+    pub(super) fn encode(
+        &self,
+        frames: &Sequence,
+        pass: &Pass,
+        trace: &mut Trace,
+    ) -> Result<Vec<Resolution>> {
+        let mut x = frames.clone();
         let mut stride = (self.config.input_stride(), 1);
         let mut skips: Vec<Resolution> = Vec::new();
         for ((encoder, module), [up, down]) in
             self.encoders.iter().zip(&self.downsample_modules).zip(&self.config.rate_ratios)
         {
-            let output = encoder.forward(&x, pass)?;
+            let output = encoder.forward(&x, pass, trace)?;
             x = module.forward(&output, pass)?;
             skips.push(Resolution { stride, output });
             stride = (stride.0 * down, stride.1 * up);
         }
         // The residual goes around the whole middle stage.
-        let middle = self.middle_encoder.forward(&x, pass)?;
+        let middle = self.middle_encoder.forward(&x, pass, trace)?;
         x = x.with_hidden((&x.hidden + &middle.hidden)?);
         let mut outputs = vec![Resolution { stride, output: x.clone() }];
-        for (decoder, module) in self.decoders.iter().zip(self.upsample_modules.iter().rev()) {
+        for (j, decoder) in self.decoders.iter().enumerate() {
             let Some(skip) = skips.pop() else { break };
-            x = decoder.forward(&module.forward(&x, pass)?, pass)?;
-            x = add(&x, &skip.output)?;
+            let module = match self.config.variant.upsampler_order {
+                UpsamplerOrder::LastFirst => self.decoders.len() - 1 - j,
+                UpsamplerOrder::FirstFirst => j,
+            };
+            x = self.upsample_modules[module].forward(&x, pass)?;
+            x = decoder.forward(&x, pass, trace)?;
+            x = add(&x, &skip.output, pass)?;
             outputs.push(Resolution { stride: skip.stride, output: x.clone() });
         }
         Ok(outputs)
     }
 }
 
-/// Sum over the frames both have; the lengths are those of `skip`.
-fn add(x: &Sequence, skip: &Sequence) -> Result<Sequence> {
+/// Sum over the frames both have. The lengths are those of `skip`, so that a clip does not
+/// depend on its batch; the published model goes on with those of `x`, which may count a frame
+/// of padding more.
+fn add(x: &Sequence, skip: &Sequence, pass: &Pass) -> Result<Sequence> {
     let frames = x.frames()?.min(skip.frames()?);
     let (x, skip) = (x.cut(frames)?, skip.cut(frames)?);
     let hidden: Tensor = (&x.hidden + &skip.hidden)?;
-    Ok(skip.with_hidden(hidden))
+    Ok(if pass.padding() == Padding::Unseen { skip } else { x }.with_hidden(hidden))
 }
 
 #[cfg(test)]

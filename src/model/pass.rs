@@ -11,26 +11,54 @@ pub struct Pass {
     precision: Precision,
     /// State of the generator; `None` outside training.
     seed: Option<Cell<u64>>,
-    masked_norms: bool,
+    padding: Padding,
+}
+
+/// What the padding of a batch does to the clips in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Padding {
+    /// Nothing: a clip is the same alone and in any batch.
+    #[default]
+    Unseen,
+    /// Norms over time and convolutions see it, attention does not: transformers with an
+    /// attention mask, torchaudio.
+    SeenByNorms,
+    /// The same, and a frame is valid if any of its share of the padded samples is: fairseq
+    /// and unilm divide the samples evenly among the frames.
+    SharedOut,
+    /// It counts as sound: transformers without an attention mask.
+    Sound,
 }
 
 impl Pass {
     /// Inference: no dropout, norms that leave padding out.
     #[must_use]
     pub fn inference(precision: Precision) -> Self {
-        Self { precision, seed: None, masked_norms: true }
+        Self { precision, seed: None, padding: Padding::Unseen }
     }
 
     /// Training: dropout and layer drop drawn from `seed`.
     #[must_use]
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, seed: Some(Cell::new(seed)), masked_norms: true }
+        Self { precision, seed: Some(Cell::new(seed)), padding: Padding::Unseen }
     }
 
     /// Lets norms over time count padded frames, as the published models do.
     #[must_use]
     pub fn with_padded_norms(self) -> Self {
-        Self { masked_norms: false, ..self }
+        self.with_padding(Padding::SeenByNorms)
+    }
+
+    /// Treats padding as a reference implementation does.
+    #[must_use]
+    pub fn with_padding(self, padding: Padding) -> Self {
+        Self { padding, ..self }
+    }
+
+    /// What padding does.
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        self.padding
     }
 
     /// Arithmetic of matrix products.
@@ -41,13 +69,34 @@ impl Pass {
 
     /// `lengths` if norms over time leave padding out.
     pub(super) fn norm_lengths<'a>(&self, lengths: &'a [usize]) -> Option<&'a [usize]> {
-        self.masked_norms.then_some(lengths)
+        (self.padding == Padding::Unseen).then_some(lengths)
     }
 
     /// Zeroes padding before a module whose convolutions or norms would see it; with padded
     /// norms nothing is hidden from them.
     pub(super) fn isolate(&self, input: &Sequence) -> Result<Sequence> {
-        if self.masked_norms { input.zero_padding() } else { Ok(input.clone()) }
+        match self.padding {
+            Padding::Unseen => input.zero_padding(),
+            _ => Ok(input.clone()),
+        }
+    }
+
+    /// Valid frames of clips that have `valid` by the arithmetic of convolutions, `samples`
+    /// long in a batch of `steps` samples and `frames` frames.
+    pub(super) fn valid_frames(
+        &self,
+        valid: Vec<usize>,
+        samples: &[usize],
+        (steps, frames): (usize, usize),
+    ) -> Vec<usize> {
+        match self.padding {
+            Padding::Unseen | Padding::SeenByNorms => valid,
+            Padding::SharedOut => {
+                let share = (steps / frames).max(1);
+                samples.iter().map(|n| n.div_ceil(share).clamp(1, frames)).collect()
+            }
+            Padding::Sound => vec![frames; valid.len()],
+        }
     }
 
     /// Dropout in training, `x` itself otherwise.

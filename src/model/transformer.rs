@@ -1,9 +1,11 @@
 //! Transformer stages: the same class at every resolution.
 
+use super::adapter::{LanguageAdapter, adapt};
 use super::config::EncoderConfig;
 use super::conv_stack::EPS;
 use super::pass::Pass;
 use super::sequence::Sequence;
+use super::wavlm::{Gate, RelativeBias};
 use asr_kernels::{attention, gelu, linear, norm, position_conv};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -43,18 +45,25 @@ impl Linear {
 pub(super) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
+    eps: f64,
 }
 
 impl LayerNorm {
     pub(super) fn new(dim: usize, vb: &VarBuilder) -> Result<Self> {
+        Self::with_eps(dim, None, vb)
+    }
+
+    /// With another epsilon than [`EPS`].
+    pub(super) fn with_eps(dim: usize, eps: Option<f64>, vb: &VarBuilder) -> Result<Self> {
         Ok(Self {
             weight: vb.get_with_hints(dim, "weight", Init::Const(1.0))?,
             bias: vb.get_with_hints(dim, "bias", Init::Const(0.0))?,
+            eps: eps.unwrap_or(EPS),
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        norm::layer_norm(x, &self.weight, &self.bias, EPS)
+        norm::layer_norm(x, &self.weight, &self.bias, self.eps)
     }
 }
 
@@ -102,6 +111,7 @@ struct Layer {
     k_proj: Linear,
     v_proj: Linear,
     out_proj: Linear,
+    gate: Option<Gate>,
     self_attn_layer_norm: LayerNorm,
     fc1: Linear,
     fc2: Linear,
@@ -111,32 +121,54 @@ struct Layer {
     activation_dropout: f32,
 }
 
+/// What the layers of a stage share besides their frames.
+struct Shared<'a> {
+    pass: &'a Pass,
+    lengths: &'a [usize],
+    /// Position bias by offset, `(heads, 2 frames - 1)`, where the encoder has one.
+    strip: Option<Tensor>,
+    adapters: &'a [&'a LanguageAdapter],
+}
+
 impl Layer {
     fn new(config: &EncoderConfig, vb: &VarBuilder) -> Result<Self> {
         let dim = config.embed_dim;
+        let eps = config.variant.layer_norm_eps;
         let attention = vb.pp("self_attn");
         Ok(Self {
             q_proj: Linear::new(dim, dim, &attention.pp("q_proj"))?,
             k_proj: Linear::new(dim, dim, &attention.pp("k_proj"))?,
             v_proj: Linear::new(dim, dim, &attention.pp("v_proj"))?,
             out_proj: Linear::new(dim, dim, &attention.pp("out_proj"))?,
-            self_attn_layer_norm: LayerNorm::new(dim, &vb.pp("self_attn_layer_norm"))?,
+            gate: match config.variant.relative_positions {
+                Some(_) => Some(Gate::new(dim, config.heads, &attention)?),
+                None => None,
+            },
+            self_attn_layer_norm: LayerNorm::with_eps(dim, eps, &vb.pp("self_attn_layer_norm"))?,
             fc1: Linear::new(dim, config.ffn_dim, &vb.pp("fc1"))?,
             fc2: Linear::new(config.ffn_dim, dim, &vb.pp("fc2"))?,
-            final_layer_norm: LayerNorm::new(dim, &vb.pp("final_layer_norm"))?,
+            final_layer_norm: LayerNorm::with_eps(dim, eps, &vb.pp("final_layer_norm"))?,
             heads: config.heads,
             dropout: config.dropout,
             activation_dropout: config.activation_dropout,
         })
     }
 
-    fn attend(&self, x: &Tensor, lengths: &[usize], pass: &Pass) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, shared: &Shared) -> Result<Tensor> {
+        let pass = shared.pass;
         let (q, k, v) = (
             self.q_proj.forward(x, pass)?,
             self.k_proj.forward(x, pass)?,
             self.v_proj.forward(x, pass)?,
         );
-        let attended = attention::attention(&q, &k, &v, self.heads, lengths, pass.precision())?;
+        let (lengths, precision) = (shared.lengths, pass.precision());
+        let attended = match (&self.gate, &shared.strip) {
+            (Some(gate), Some(strip)) => {
+                let gate = gate.forward(x, pass)?;
+                attention::gated_attention((&q, &k, &v), (strip, &gate), lengths, precision)?
+            }
+            _ => attention::attention(&q, &k, &v, self.heads, lengths, precision)?,
+        };
         pass.dropout(&self.out_proj.forward(&attended, pass)?, self.dropout)
     }
 
@@ -146,27 +178,43 @@ impl Layer {
         pass.dropout(&self.fc2.forward(&hidden, pass)?, self.dropout)
     }
 
-    fn forward(
-        &self,
-        x: &Tensor,
-        lengths: &[usize],
-        norm_first: bool,
-        pass: &Pass,
-    ) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, norm_first: bool, shared: &Shared) -> Result<Tensor> {
         if norm_first {
-            let x = (x + self.attend(&self.self_attn_layer_norm.forward(x)?, lengths, pass)?)?;
-            &x + self.feed_forward(&self.final_layer_norm.forward(&x)?, pass)?
+            let x = (x + self.attend(&self.self_attn_layer_norm.forward(x)?, shared)?)?;
+            &x + self.feed_forward(&self.final_layer_norm.forward(&x)?, shared.pass)?
         } else {
-            let x = self.self_attn_layer_norm.forward(&(x + self.attend(x, lengths, pass)?)?)?;
-            self.final_layer_norm.forward(&(&x + self.feed_forward(&x, pass)?)?)
+            let x = self.self_attn_layer_norm.forward(&(x + self.attend(x, shared)?)?)?;
+            self.final_layer_norm.forward(&(&x + self.feed_forward(&x, shared.pass)?)?)
         }
     }
+}
+
+/// What a forward pass takes and gives besides the frames.
+#[derive(Debug, Default)]
+pub(super) struct Trace<'a> {
+    /// The adapter of each clip; none for encoders without.
+    pub(super) adapters: &'a [&'a LanguageAdapter],
+    /// States of every stage that has run, if they are wanted.
+    pub(super) stages: Option<Vec<StageStates>>,
+}
+
+/// Hidden frames inside one stage, as computed: padding is not cut.
+#[derive(Debug, Clone)]
+pub struct StageStates {
+    /// Name of the stage in published checkpoints, such as `encoder` or `decoders.0`.
+    pub stage: String,
+    /// Input of the first layer, then the output of each: `(batch, frames, dim)`.
+    pub layers: Vec<Tensor>,
+    /// Output of the stage, after the final norm of encoders that normalise first.
+    pub output: Sequence,
 }
 
 /// One stage of the tree; the first one also learns positions.
 #[derive(Debug)]
 pub(super) struct Stage {
+    name: String,
     pos_conv: Option<PositionConv>,
+    relative_bias: Option<RelativeBias>,
     layers: Vec<Layer>,
     layer_norm: LayerNorm,
     norm_first: bool,
@@ -183,19 +231,34 @@ impl Stage {
     ) -> Result<Self> {
         let pos_conv =
             if positions { Some(PositionConv::new(config, &vb.pp("pos_conv.0"))?) } else { None };
+        let relative_bias = match config.variant.relative_positions {
+            Some(positions) => {
+                let vb = vb.pp("layers.0.self_attn.relative_attention_bias");
+                Some(RelativeBias::new(positions, config.heads, &vb)?)
+            }
+            None => None,
+        };
+        let eps = config.variant.layer_norm_eps;
         Ok(Self {
+            name: vb.prefix(),
             pos_conv,
+            relative_bias,
             layers: (0..layers)
                 .map(|i| Layer::new(config, &vb.pp("layers").pp(i)))
                 .collect::<Result<_>>()?,
-            layer_norm: LayerNorm::new(config.embed_dim, &vb.pp("layer_norm"))?,
+            layer_norm: LayerNorm::with_eps(config.embed_dim, eps, &vb.pp("layer_norm"))?,
             norm_first: config.layer_norm_first,
             dropout: config.dropout,
             layer_drop: config.layer_drop,
         })
     }
 
-    pub(super) fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Sequence> {
+    pub(super) fn forward(
+        &self,
+        input: &Sequence,
+        pass: &Pass,
+        trace: &mut Trace,
+    ) -> Result<Sequence> {
         let mut x = input.zero_padding()?.hidden;
         if let Some(pos_conv) = &self.pos_conv {
             x = (&x + pos_conv.forward(&x, pass)?)?;
@@ -204,14 +267,32 @@ impl Stage {
             x = self.layer_norm.forward(&x)?;
         }
         x = pass.dropout(&x, self.dropout)?;
-        for layer in &self.layers {
+        let strip = match &self.relative_bias {
+            Some(bias) => Some(bias.strip(input.frames()?)?),
+            None => None,
+        };
+        let shared = Shared { pass, lengths: &input.lengths, strip, adapters: trace.adapters };
+        let mut states = trace.stages.is_some().then(|| vec![x.clone()]);
+        for (i, layer) in self.layers.iter().enumerate() {
             if !pass.chance(self.layer_drop) {
-                x = layer.forward(&x, &input.lengths, self.norm_first, pass)?;
+                x = layer.forward(&x, self.norm_first, &shared)?;
+                x = adapt(shared.adapters, i, x, pass)?;
+            }
+            if let Some(states) = &mut states {
+                states.push(x.clone());
             }
         }
         if self.norm_first {
             x = self.layer_norm.forward(&x)?;
         }
-        Ok(input.with_hidden(x))
+        let output = input.with_hidden(x);
+        if let (Some(stages), Some(layers)) = (&mut trace.stages, states) {
+            stages.push(StageStates {
+                stage: self.name.clone(),
+                layers,
+                output: output.clone(),
+            });
+        }
+        Ok(output)
     }
 }

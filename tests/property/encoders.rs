@@ -1,6 +1,6 @@
 //! Small random encoders and clips.
 
-use asr::model::{ConvLayer, ConvNorm, EncoderConfig, Parameters, Sampling, Sequence};
+use asr::model::{ConvLayer, ConvNorm, EncoderConfig, Parameters, Sampling, Sequence, Variant};
 use asr::model::{Recogniser, RecogniserConfig};
 use asr_kernels::reference::uniform;
 use candle_core::{Device, Result, Tensor};
@@ -67,6 +67,7 @@ pub(crate) fn encoder_config() -> impl Strategy<Value = EncoderConfig> {
                 activation_dropout: 0.1,
                 input_dropout: 0.1,
                 layer_drop: 0.0,
+                variant: Variant::default(),
             }
         },
     )

@@ -2,7 +2,7 @@
 //! write down, outputs of the reference implementation in f64.
 
 use super::*;
-use crate::model::{ConvLayer, ConvNorm, Parameters, Sampling};
+use crate::model::{ConvLayer, ConvNorm, Parameters, Sampling, Variant};
 use asr_kernels::Precision;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -42,6 +42,7 @@ fn config(norm_first: bool, ratios: &[[usize; 2]], kernel: usize) -> EncoderConf
         activation_dropout: 0.1,
         input_dropout: 0.1,
         layer_drop: 0.05,
+        variant: Variant::default(),
     }
 }
 

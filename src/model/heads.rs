@@ -1,0 +1,197 @@
+//! What sits on top of an encoder in released checkpoints.
+
+use super::adapter::LanguageAdapter;
+use super::encoder::Encoded;
+use super::pass::Pass;
+use super::recogniser::Logits;
+use super::sequence::Sequence;
+use super::transformer::Linear;
+use asr_kernels::padding;
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+/// Output layer of a CTC model.
+#[derive(Debug)]
+pub struct CtcHead {
+    proj: Linear,
+    vocab_size: usize,
+}
+
+impl CtcHead {
+    /// Builds the layer on the parameters `proj.*` of `vb`.
+    ///
+    /// # Errors
+    /// If a parameter is missing or has another shape.
+    pub fn new(dim: usize, vocab_size: usize, vb: &VarBuilder) -> Result<Self> {
+        Ok(Self { proj: Linear::uniform(dim, vocab_size, &vb.pp("proj"))?, vocab_size })
+    }
+
+    /// Tokens, the blank among them.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Logits of the encoder's output.
+    ///
+    /// # Errors
+    /// If shapes disagree.
+    pub fn forward(&self, output: &Sequence, pass: &Pass) -> Result<Logits> {
+        let values = self.proj.forward(&output.hidden, pass)?;
+        Ok(Logits { values, lengths: output.lengths.clone() })
+    }
+}
+
+impl LanguageAdapter {
+    /// Logits of one clip of the encoder's output over this language's tokens,
+    /// `(frames, vocab)`; `clip` counts from 0.
+    ///
+    /// # Errors
+    /// If shapes disagree.
+    pub fn logits(&self, output: &Sequence, clip: usize, pass: &Pass) -> Result<Tensor> {
+        let frames = output.hidden.narrow(0, clip, 1)?.narrow(1, 0, output.lengths[clip])?;
+        self.head.forward(&frames, pass)?.squeeze(0)
+    }
+}
+
+/// Which states a weighted sum of layers adds up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LayerSum {
+    /// The last one after the final norm: transformers 4, in which such heads were trained.
+    #[default]
+    LastNormed,
+    /// The last one before the final norm: transformers 5.
+    LastRaw,
+}
+
+/// Classifier of whole clips: states of one or all layers, projected, averaged over the valid
+/// frames, classified.
+#[derive(Debug)]
+pub struct ClassifierHead {
+    /// One weight per hidden state before their softmax, if all are added up.
+    layer_weights: Option<Tensor>,
+    projector: Linear,
+    classifier: Linear,
+}
+
+impl ClassifierHead {
+    /// Builds the head for `classes` classes on the parameters of `vb`; `states` is the number
+    /// of hidden states it adds up, if it does.
+    ///
+    /// # Errors
+    /// If a parameter is missing or has another shape.
+    pub fn new(
+        dim: usize,
+        width: usize,
+        classes: usize,
+        states: Option<usize>,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let layer_weights = match states {
+            Some(n) => {
+                Some(vb.get_with_hints(n, "layer_weights", Init::Const((n as f64).recip()))?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            layer_weights,
+            projector: Linear::uniform(dim, width, &vb.pp("projector"))?,
+            classifier: Linear::uniform(width, classes, &vb.pp("classifier"))?,
+        })
+    }
+
+    /// Logits `(batch, classes)`.
+    ///
+    /// # Errors
+    /// If shapes disagree.
+    pub fn forward(&self, encoded: &Encoded, sum: LayerSum, pass: &Pass) -> Result<Tensor> {
+        let output = encoded.output();
+        let hidden = match &self.layer_weights {
+            None => output.hidden.clone(),
+            Some(weights) => {
+                let weights = candle_nn::ops::softmax(weights, 0)?.to_vec1::<f32>()?;
+                let mut states = encoded.hidden_states();
+                if let (LayerSum::LastNormed, Some(last)) = (sum, states.last_mut()) {
+                    last.hidden = output.hidden.clone();
+                }
+                let mut total = output.hidden.zeros_like()?;
+                for (state, weight) in states.iter().zip(weights) {
+                    total = (total + (&state.hidden * f64::from(weight))?)?;
+                }
+                total
+            }
+        };
+        let projected = self.projector.forward(&hidden, pass)?;
+        let valid = padding::zero_padding(&projected, &output.lengths)?.sum(1)?;
+        let counts: Vec<f32> = output.lengths.iter().map(|&n| n as f32).collect();
+        let counts = Tensor::new(counts.as_slice(), valid.device())?.unsqueeze(1)?;
+        self.classifier.forward(&valid.broadcast_div(&counts)?, pass)
+    }
+}
+
+/// Heads of masked prediction, one per resolution or label set: kept so that training can go on.
+#[derive(Debug)]
+pub struct PretrainingHeads {
+    heads: Vec<PredictionHead>,
+}
+
+/// Compares projected frames with the embedding of each class.
+#[derive(Debug)]
+pub(super) struct PredictionHead {
+    pub(super) final_proj: Linear,
+    /// `(classes, final_dim)`
+    pub(super) label_embs: Tensor,
+}
+
+/// Shape of one prediction head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PredictionShape {
+    /// Rows of the label embeddings: the units and the dictionary's special entries.
+    pub classes: usize,
+    /// Width of the comparison (`final_dim`).
+    pub width: usize,
+}
+
+impl PretrainingHeads {
+    /// Builds the heads, highest resolution first, on `final_projs.<i>` and
+    /// `label_embs_concat.<i>`, or `final_proj` and `label_embs_concat` if `single`.
+    ///
+    /// # Errors
+    /// If a parameter is missing or has another shape.
+    pub fn new(
+        dim: usize,
+        shapes: &[PredictionShape],
+        single: bool,
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let start = Init::Uniform { lo: 0.0, up: 1.0 };
+        let head = |(i, shape): (usize, &PredictionShape)| {
+            let (proj, labels) = if single {
+                ("final_proj".to_owned(), "label_embs_concat".to_owned())
+            } else {
+                (format!("final_projs.{i}"), format!("label_embs_concat.{i}"))
+            };
+            Ok(PredictionHead {
+                final_proj: Linear::uniform(dim, shape.width, &vb.pp(proj))?,
+                label_embs: vb.get_with_hints((shape.classes, shape.width), &labels, start)?,
+            })
+        };
+        Ok(Self { heads: shapes.iter().enumerate().map(head).collect::<Result<_>>()? })
+    }
+
+    /// Shapes of the heads, highest resolution first.
+    ///
+    /// # Errors
+    /// If a tensor is damaged.
+    pub fn shapes(&self) -> Result<Vec<PredictionShape>> {
+        let shape = |head: &PredictionHead| {
+            let (classes, width) = head.label_embs.dims2()?;
+            Ok(PredictionShape { classes, width })
+        };
+        self.heads.iter().map(shape).collect()
+    }
+
+    pub(super) fn heads(&self) -> &[PredictionHead] {
+        &self.heads
+    }
+}
