@@ -105,20 +105,20 @@ impl Encoder {
         Ok(Encoded { resolutions, stages: trace.stages.unwrap_or_default() })
     }
 
-    /// Output at the highest frame rate; arguments and errors as [`Encoder::trace`].
+    /// Encodes a batch without keeping its hidden states; arguments as [`Encoder::trace`].
     ///
     /// # Errors
     /// As [`Encoder::trace`].
-    pub fn forward(
+    pub fn outputs(
         &self,
         input: &Sequence,
         adapters: &[&LanguageAdapter],
         pass: &Pass,
-    ) -> Result<Sequence> {
+    ) -> Result<Encoded> {
         let frames = self.front_end().forward(input, pass)?;
         let mut trace = self.tracing(&frames, adapters)?;
-        let highest = self.encode(&frames, pass, &mut trace)?.pop();
-        Ok(highest.expect("an encoder has at least one resolution").output)
+        let resolutions = self.encode(&frames, pass, &mut trace)?;
+        Ok(Encoded { resolutions, stages: Vec::new() })
     }
 
     fn tracing<'a>(

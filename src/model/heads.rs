@@ -1,13 +1,12 @@
 //! What sits on top of an encoder in released checkpoints.
 
 use super::adapter::LanguageAdapter;
-use super::encoder::Encoded;
 use super::pass::Pass;
 use super::recogniser::Logits;
 use super::sequence::Sequence;
 use super::transformer::Linear;
 use asr_kernels::padding;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
 /// Output layer of a CTC model.
@@ -100,23 +99,36 @@ impl ClassifierHead {
         })
     }
 
-    /// Logits `(batch, classes)`.
+    /// Whether it reads every hidden state rather than the output alone.
+    #[must_use]
+    pub fn sums_layers(&self) -> bool {
+        self.layer_weights.is_some()
+    }
+
+    /// Logits `(batch, classes)` of the encoder's output and its hidden states, which a head
+    /// that does not sum layers leaves unread.
     ///
     /// # Errors
     /// If shapes disagree.
-    pub fn forward(&self, encoded: &Encoded, sum: LayerSum, pass: &Pass) -> Result<Tensor> {
-        let output = encoded.output();
+    pub fn forward(
+        &self,
+        output: &Sequence,
+        states: &[Sequence],
+        sum: LayerSum,
+        pass: &Pass,
+    ) -> Result<Tensor> {
         let hidden = match &self.layer_weights {
             None => output.hidden.clone(),
             Some(weights) => {
                 let weights = candle_nn::ops::softmax(weights, 0)?.to_vec1::<f32>()?;
-                let mut states = encoded.hidden_states();
-                if let (LayerSum::LastNormed, Some(last)) = (sum, states.last_mut()) {
-                    last.hidden = output.hidden.clone();
+                if states.len() != weights.len() {
+                    bail!("{} hidden states for {} weights", states.len(), weights.len());
                 }
                 let mut total = output.hidden.zeros_like()?;
-                for (state, weight) in states.iter().zip(weights) {
-                    total = (total + (&state.hidden * f64::from(weight))?)?;
+                for (i, (state, weight)) in states.iter().zip(&weights).enumerate() {
+                    let normed = sum == LayerSum::LastNormed && i + 1 == weights.len();
+                    let state = if normed { output } else { state };
+                    total = (total + (&state.hidden * f64::from(*weight))?)?;
                 }
                 total
             }

@@ -2,6 +2,7 @@
 //!
 //! The layer stands alone: it knows nothing of audio, models, training or terminals.
 
+mod ctc_tokens;
 mod edit_distance;
 mod language;
 mod ml_superb;
@@ -16,6 +17,7 @@ mod transcripts;
 mod vocabulary;
 mod vocabulary_file;
 
+pub use ctc_tokens::CtcTokens;
 pub use edit_distance::{EditCounts, edit_counts};
 pub use language::{Language, languages};
 pub use ml_superb::{MlSuperbGroup, MlSuperbReport, RESERVED_LANGUAGES, normalise_ml_superb};
@@ -102,6 +104,12 @@ pub enum TextError {
     VocabularyBlank {
         /// The token found at id 0; empty in an empty vocabulary.
         token: String,
+    },
+    /// A vocabulary with tokens for each language, but not for the one wanted.
+    #[error("vocabulary has no tokens for language `{language}`")]
+    VocabularyLanguage {
+        /// The language.
+        language: String,
     },
     /// A language tag after a character.
     #[error("vocabulary has language tag `{token}` after its characters")]

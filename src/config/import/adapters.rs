@@ -1,0 +1,202 @@
+//! MMS: one encoder, and for each language its adapters, output layer and tokens.
+
+use super::error::ImportError;
+use super::hugging_face::read_bytes;
+use super::weights::Weights;
+use crate::model::checkpoint::open;
+use crate::model::{EncoderConfig, LanguageAdapter, requirements};
+use crate::text::{CtcTokens, edit_counts};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Similar names listed when a language is not there.
+const NEAR: usize = 5;
+
+/// What belongs together for one language.
+#[derive(Debug)]
+pub struct LanguageUnit {
+    /// Its name in the model, such as `fra` or `kmr-script_latin`.
+    pub language: String,
+    /// Adapters and output layer.
+    pub adapter: LanguageAdapter,
+    /// Tokens of the output layer.
+    pub tokens: CtcTokens,
+}
+
+/// The languages of an MMS folder; each is read when it is first asked for, then kept.
+#[derive(Debug)]
+pub struct LanguageUnits {
+    folder: PathBuf,
+    config: EncoderConfig,
+    spelling: Spelling,
+    own: Arc<LanguageUnit>,
+    loaded: Mutex<HashMap<String, Arc<LanguageUnit>>>,
+}
+
+/// Special tokens of a tokenizer.
+#[derive(Debug, Clone)]
+pub(super) struct Spelling {
+    pub(super) blank: String,
+    pub(super) delimiter: String,
+}
+
+impl LanguageUnits {
+    pub(super) fn new(
+        folder: &Path,
+        config: &EncoderConfig,
+        spelling: Spelling,
+        own: LanguageUnit,
+    ) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            config: config.clone(),
+            spelling,
+            own: Arc::new(own),
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// The language whose adapters are in the model file itself.
+    #[must_use]
+    pub fn own(&self) -> &Arc<LanguageUnit> {
+        &self.own
+    }
+
+    /// Names of the languages, sorted.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn languages(&self) -> Result<Vec<String>, ImportError> {
+        let io = |source| ImportError::Io { path: self.folder.clone(), source };
+        let mut languages = vec![self.own.language.clone()];
+        for entry in std::fs::read_dir(&self.folder).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let name = name.to_string_lossy();
+            if let Some(rest) = name.strip_prefix("adapter.") {
+                let language = rest.strip_suffix(".safetensors").or(rest.strip_suffix(".bin"));
+                languages.extend(language.map(str::to_owned));
+            }
+        }
+        languages.sort();
+        languages.dedup();
+        Ok(languages)
+    }
+
+    /// Adapters, output layer and tokens of a language.
+    ///
+    /// # Errors
+    /// [`ImportError::Language`] with similar names if there is none; if its parts do not fit
+    /// each other or the encoder.
+    pub fn get(&self, language: &str) -> Result<Arc<LanguageUnit>, ImportError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unit) = loaded.get(language) {
+            return Ok(Arc::clone(unit));
+        }
+        // A name from the folder's own list: nothing else is ever part of a path.
+        let languages = self.languages()?;
+        if !languages.iter().any(|known| known == language) {
+            return Err(ImportError::Language {
+                name: self.folder.display().to_string(),
+                language: language.chars().take(64).collect(),
+                near: near(language, languages),
+            });
+        }
+        let file = ["safetensors", "bin"]
+            .iter()
+            .map(|ending| self.folder.join(format!("adapter.{language}.{ending}")))
+            .find(|path| path.is_file());
+        let unit = match file {
+            Some(file) => Arc::new(self.read(language, &file)?),
+            None => Arc::clone(&self.own),
+        };
+        loaded.insert(language.to_owned(), Arc::clone(&unit));
+        Ok(unit)
+    }
+
+    fn read(&self, language: &str, file: &Path) -> Result<LanguageUnit, ImportError> {
+        let tokens = read_tokens(&self.folder, Some(language), &self.spelling)?;
+        let weights = Weights::of_adapter(open(file)?)?;
+        unit(language, &self.config, tokens, weights)
+    }
+}
+
+/// Reads `vocab.json` of a folder.
+pub(super) fn read_tokens(
+    folder: &Path,
+    language: Option<&str>,
+    spelling: &Spelling,
+) -> Result<CtcTokens, ImportError> {
+    let path = folder.join("vocab.json");
+    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+    let json = read_bytes(&path)?
+        .ok_or_else(|| ImportError::Io { path: path.clone(), source: missing })?;
+    CtcTokens::from_json(&json, language, &spelling.blank, &spelling.delimiter)
+        .map_err(|source| ImportError::Vocabulary { path, source })
+}
+
+/// Builds what belongs to a language, if the output layer has as many rows as there are tokens.
+pub(super) fn unit(
+    language: &str,
+    config: &EncoderConfig,
+    tokens: CtcTokens,
+    mut weights: Weights,
+) -> Result<LanguageUnit, ImportError> {
+    let adapter = adapter(config, &tokens, &mut weights)?;
+    Ok(LanguageUnit { language: language.to_owned(), adapter, tokens })
+}
+
+/// Reads adapters and output layer.
+pub(super) fn adapter(
+    config: &EncoderConfig,
+    tokens: &CtcTokens,
+    weights: &mut Weights,
+) -> Result<LanguageAdapter, ImportError> {
+    let name = weights.file().name().to_owned();
+    check_vocabulary(weights, tokens.len())?;
+    let build = |vb: &_| LanguageAdapter::new(config, tokens.len(), vb);
+    let model_error = |source| ImportError::Model { name: name.clone(), source };
+    let parameters = weights.read(&requirements(build).map_err(model_error)?)?;
+    build(&parameters.existing()).map_err(model_error)
+}
+
+/// That the output layer has a row for each token.
+pub(super) fn check_vocabulary(weights: &Weights, tokens: usize) -> Result<(), ImportError> {
+    match weights.shape("proj.weight").as_deref() {
+        Some([outputs, _]) if *outputs != tokens => Err(ImportError::VocabularySize {
+            name: weights.file().name().to_owned(),
+            tokens,
+            outputs: *outputs,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The known names most like `language`: those of the same code first.
+fn near(language: &str, mut known: Vec<String>) -> Vec<String> {
+    let letters = |name: &str| name.to_lowercase().chars().take(32).collect::<Vec<_>>();
+    let code = |name: &str| name.split(['-', '_']).next().unwrap_or_default().to_lowercase();
+    let wanted = letters(language);
+    known.sort_by_cached_key(|name| {
+        let distance = edit_counts(&letters(name), &wanted).errors();
+        (code(name) != code(language), distance, name.clone())
+    });
+    known.retain(|name| {
+        code(name) == code(language) || edit_counts(&letters(name), &wanted).errors() <= 2
+    });
+    known.truncate(NEAR);
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_same_code_come_first() {
+        let known = ["eng", "fra", "kmr-script_latin", "kma"].map(str::to_owned).to_vec();
+        assert_eq!(near("kmr", known.clone()), ["kmr-script_latin", "kma"]);
+        assert_eq!(near("en", known.clone()), ["eng"]);
+        assert!(near("quechua", known).is_empty());
+    }
+}

@@ -1,0 +1,30 @@
+//! Models that others made: what their files say, and their weights under our names.
+//!
+//! | files | settings | reader |
+//! |---|---|---|
+//! | Hugging Face folder | `config.json`, `preprocessor_config.json`, `vocab.json` | `hugging_face` |
+//! | fairseq `.pt`, s3prl's copies, unilm WavLM | inside the file | `fairseq` |
+//! | ESPnet `.pth` | `config.yaml` beside it | `espnet` |
+//! | torchaudio state dict | none: read off the shapes | `inferred` |
+
+mod adapters;
+mod error;
+mod espnet;
+mod fairseq;
+mod hugging_face;
+mod inferred;
+mod load;
+mod weights;
+
+pub use adapters::{LanguageUnit, LanguageUnits};
+pub use error::ImportError;
+pub use load::{AnyModel, LoadError, LoadOptions, load_model, load_speech_model};
+
+use crate::model::ConvLayer;
+
+/// The seven convolutions of every released encoder, `dim` channels wide: a frame of 400
+/// samples every 320.
+fn standard_conv_layers(dim: usize) -> Vec<ConvLayer> {
+    let shapes = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)];
+    shapes.map(|(kernel, stride)| ConvLayer { dim, kernel, stride }).to_vec()
+}
