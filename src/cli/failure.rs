@@ -21,8 +21,20 @@ pub(super) enum CliError {
     #[error("standard input `-` can be given once")]
     StdinTwice,
     /// A model that is neither embedded nor a folder.
-    #[error("no model `{name}`: neither `default` nor a folder with a config.json")]
+    #[error("no model `{name}`: neither `default` nor a folder or file")]
     NoModel { name: String },
+    /// Two inputs whose tensors would have the same names.
+    #[error("two inputs are called `{stem}`, so their tensors would have the same names")]
+    SameStem { stem: String },
+    /// Hidden states that are no list of numbers.
+    #[error("`--layers {given}` is neither `all` nor numbers such as 0,6,12")]
+    Layers { given: String },
+    /// A hidden state beyond the last.
+    #[error("the model has {layers} layers, there is no hidden state {layer}")]
+    NoLayer { layer: usize, layers: usize },
+    /// Logits of a bare encoder.
+    #[error("the model is a bare encoder without logits")]
+    NoHead,
     /// A new run into a folder that holds another.
     #[error("`{}` already holds a run", folder.display())]
     RunExists { folder: PathBuf },
@@ -97,6 +109,6 @@ pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
         eprintln!("\nhint: {hint}");
     }
     let misuse =
-        error.downcast_ref::<CliError>().is_some_and(|e| matches!(e, CliError::StdinTwice));
+        error.downcast_ref::<CliError>().is_some_and(|e| matches!(e, CliError::StdinTwice | CliError::Layers { .. }));
     ExitCode::from(if misuse { 2 } else { 1 })
 }

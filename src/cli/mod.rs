@@ -6,6 +6,7 @@
 mod bench;
 mod doctor;
 mod failure;
+mod features;
 mod finetune;
 mod identify;
 mod input;
@@ -13,6 +14,7 @@ mod model;
 mod output;
 mod recognise;
 mod score;
+mod tensor_file;
 mod transcribe;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -42,6 +44,7 @@ struct Cli {
 enum Command {
     Transcribe(transcribe::TranscribeArgs),
     Identify(identify::IdentifyArgs),
+    Features(features::FeaturesArgs),
     Finetune(finetune::FinetuneArgs),
     Score(score::ScoreArgs),
     Bench(bench::BenchArgs),
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args, talk),
         Command::Identify(args) => identify::run(args, talk),
+        Command::Features(args) => features::run(args, talk),
         Command::Finetune(args) => finetune::run(args, talk),
         Command::Score(args) => score::run(args),
         Command::Bench(args) => bench::run(args, talk),

@@ -1,8 +1,11 @@
 //! The options that choose and run a model, the same on every command.
 
+use super::Talk;
 use super::failure::{AnyError, CliError};
-use crate::config::{DEFAULT_MODEL, ModelFiles, embedded_model, embedded_weights};
-use crate::decode::Transcriber;
+use crate::config::{
+    AnyModel, DEFAULT_MODEL, LoadOptions, ModelFiles, embedded_model, embedded_weights, load_model,
+};
+use crate::decode::{Extractor, Transcriber};
 use asr_kernels::Precision;
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
@@ -51,6 +54,39 @@ enum Weights {
 }
 
 impl ModelArgs {
+    /// Sets up threads and reads the model.
+    fn any(&self) -> Result<AnyModel, AnyError> {
+        // One device so far: both choices are the CPU.
+        let (Device::Auto | Device::Cpu) = self.device;
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+        }
+        let path = Path::new(&self.model);
+        if self.model == DEFAULT_MODEL {
+            Ok(AnyModel::Folder(Box::new(embedded_model()?)))
+        } else if path.exists() {
+            Ok(load_model(path, &LoadOptions::default())?)
+        } else {
+            Err(CliError::NoModel { name: self.model.clone() }.into())
+        }
+    }
+
+    fn precision(&self) -> Precision {
+        match self.precision {
+            Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
+            Arithmetic::Bf16 => Precision::Bf16,
+        }
+    }
+
+    /// Sets up threads and loads the model to look inside it; tells of tensors it leaves unused.
+    pub(super) fn extractor(&self, talk: Talk) -> Result<Extractor, AnyError> {
+        let model = self.any()?;
+        if let AnyModel::Speech(model) = &model {
+            tell_unused(model.unused(), talk);
+        }
+        Ok(Extractor::new(model, self.precision())?)
+    }
+
     /// Sets up threads and loads the model.
     pub(super) fn load(&self) -> Result<LoadedModel, AnyError> {
         // One device so far: both choices are the CPU.
@@ -73,6 +109,21 @@ impl ModelArgs {
         let transcriber = Transcriber::new(&files, precision)?;
         Ok(LoadedModel { transcriber, name: files.config.name, weights })
     }
+}
+
+/// Tells of tensors that no part of the model uses.
+fn tell_unused(unused: &[String], talk: Talk) {
+    const SHOWN: usize = 5;
+    if unused.is_empty() {
+        return;
+    }
+    let more = match unused.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names: Vec<String> =
+        unused.iter().take(SHOWN).map(|name| format!("`{}`", name.escape_debug())).collect();
+    talk.warn(format_args!("the model does not use {}{more}", names.join(", ")));
 }
 
 impl LoadedModel {

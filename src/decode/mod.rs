@@ -2,11 +2,13 @@
 //!
 //! The layer knows nothing of training or files: samples in, [`Transcription`] out.
 
+mod extract;
 mod greedy;
 mod language;
 mod segment;
 mod transcriber;
 
+pub use extract::{Extract, Extractor, Layers, Named};
 pub use greedy::{Token, best_path};
 pub use language::{LanguageScores, score_languages};
 pub use segment::{Segment, Segmenter};

@@ -2,7 +2,7 @@
 
 use super::greedy::{best_path, log_softmax};
 use super::language::{LanguageScores, score_languages};
-use crate::config::ModelFiles;
+use crate::config::{ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
 use crate::model::{Pass, Recogniser, RecogniserConfig, Sequence};
 use crate::text::{Language, Vocabulary};
@@ -22,6 +22,9 @@ pub enum DecodeError {
     /// Weights and configuration that do not fit, or a failed computation.
     #[error("cannot run the model")]
     Model(#[from] candle_core::Error),
+    /// A released checkpoint that cannot be run, or has no adapter for a language.
+    #[error(transparent)]
+    Released(Box<ImportError>),
     /// Languages asked for of which the model knows none.
     #[error("the model knows none of the languages asked for: {asked}")]
     UnknownLanguages {

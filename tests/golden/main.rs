@@ -5,5 +5,6 @@
 
 mod checkpoints;
 mod ctc;
+mod encoders;
 mod features;
 mod scoring;

@@ -6,6 +6,7 @@ use super::weights::Weights;
 use crate::model::checkpoint::open;
 use crate::model::{EncoderConfig, LanguageAdapter, requirements};
 use crate::text::{CtcTokens, edit_counts};
+use candle_nn::VarBuilder;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,7 +155,7 @@ pub(super) fn adapter(
 ) -> Result<LanguageAdapter, ImportError> {
     let name = weights.file().name().to_owned();
     check_vocabulary(weights, tokens.len())?;
-    let build = |vb: &_| LanguageAdapter::new(config, tokens.len(), vb);
+    let build = |vb: &VarBuilder| LanguageAdapter::new(config, tokens.len(), vb);
     let model_error = |source| ImportError::Model { name: name.clone(), source };
     let parameters = weights.read(&requirements(build).map_err(model_error)?)?;
     build(&parameters.existing()).map_err(model_error)

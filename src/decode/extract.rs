@@ -1,0 +1,241 @@
+//! What a model computes on the way, as named tensors for other tools.
+
+use super::transcriber::DecodeError;
+use crate::config::{AnyModel, ImportError, ModelFiles, SpeechModel, Wanted};
+use crate::features::{FeatureNorm, LogMel, normalise_utterance};
+use crate::model::{CtcHead, Encoded, Encoder, Pass, Resolution, Sequence};
+use asr_kernels::Precision;
+use candle_core::{Device, Tensor};
+
+/// Samples per millisecond at 16 kHz.
+const SAMPLES_PER_MS: f64 = 16.0;
+
+/// Which tensors are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extract {
+    /// Hidden states, outputs and logits.
+    Hidden(Layers),
+    /// Logits alone.
+    Logits,
+}
+
+/// Which hidden states are wanted: 0 is the input of the first layer, `i` the output of layer `i`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layers {
+    /// Every one.
+    All,
+    /// These.
+    These(Vec<usize>),
+}
+
+/// A model whose inside is wanted.
+#[derive(Debug)]
+pub struct Extractor {
+    model: Model,
+    precision: Precision,
+}
+
+#[derive(Debug)]
+enum Model {
+    Folder { encoder: Box<Encoder>, head: CtcHead, log_mel: Box<LogMel>, norm: FeatureNorm },
+    Speech(Box<SpeechModel>),
+}
+
+/// A tensor with its name.
+pub type Named = (String, Tensor);
+
+impl Extractor {
+    /// Prepares a model.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the parts of a folder of ours do not fit each other.
+    pub fn new(model: AnyModel, precision: Precision) -> Result<Self, DecodeError> {
+        let model = match model {
+            AnyModel::Folder(files) => folder(&files)?,
+            AnyModel::Speech(model) => Model::Speech(model),
+        };
+        Ok(Self { model, precision })
+    }
+
+    /// Number of layers, so that hidden states are numbered from 0 to this.
+    #[must_use]
+    pub fn n_layers(&self) -> usize {
+        let encoder = match &self.model {
+            Model::Folder { encoder, .. } => encoder,
+            Model::Speech(model) => model.encoder(),
+        };
+        encoder.config().stage_layers.iter().sum()
+    }
+
+    /// Whether the model gives logits.
+    #[must_use]
+    pub fn has_logits(&self) -> bool {
+        match &self.model {
+            Model::Folder { .. } => true,
+            Model::Speech(model) => !matches!(model.head(), crate::config::Head::None),
+        }
+    }
+
+    /// Tensors of each clip of 16 kHz samples: `hidden_states.<i>` `(frames, dim)`, `final`
+    /// (the output, after the final norm), `resolution.<ms>ms` of models with several frame
+    /// rates, `logits` `(frames, vocab)` or `(classes,)`.
+    ///
+    /// `language` picks the adapter of a model that has one for each. Clips come out as they
+    /// would alone; with `parity` they are padded to one batch and padding is seen as the
+    /// reference implementation of the model sees it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the model has no such adapter or cannot be run.
+    pub fn extract(
+        &self,
+        clips: &[&[f32]],
+        language: Option<&str>,
+        wanted: &Extract,
+        parity: bool,
+    ) -> Result<Vec<Vec<Named>>, DecodeError> {
+        let hidden_states = matches!(wanted, Extract::Hidden(_));
+        let (encoded, logits, step) = match &self.model {
+            Model::Speech(model) => {
+                let wanted = Wanted { precision: self.precision, hidden_states, parity };
+                let outputs = model.run(clips, &vec![language; clips.len()], wanted)?;
+                (outputs.encoded, outputs.logits, 1.0 / SAMPLES_PER_MS)
+            }
+            Model::Folder { encoder, head, log_mel, norm } => {
+                let input = log_mel_batch(log_mel, *norm, clips)?;
+                let mut pass = Pass::inference(self.precision);
+                if parity {
+                    pass = pass.with_padded_norms();
+                }
+                let encoded = encoder.trace(&input, &[], &pass)?;
+                let logits = head.forward(encoded.output(), &pass)?;
+                let clip = |(i, &n): (usize, &usize)| logits.values.get(i)?.narrow(0, 0, n);
+                let logits =
+                    logits.lengths.iter().enumerate().map(clip).collect::<Result<_, _>>()?;
+                (encoded, Some(logits), log_mel.config().shift_ms)
+            }
+        };
+        (0..clips.len())
+            .map(|clip| {
+                let mut tensors = Vec::new();
+                if let Extract::Hidden(layers) = wanted {
+                    hidden(&encoded, layers, step, clip, &mut tensors)?;
+                }
+                if let Some(logits) = &logits {
+                    tensors.push(("logits".to_owned(), logits[clip].clone()));
+                }
+                Ok(tensors)
+            })
+            .collect()
+    }
+}
+
+fn folder(files: &ModelFiles) -> Result<Model, DecodeError> {
+    let vb = files.parameters.existing();
+    let config = &files.config.encoder;
+    Ok(Model::Folder {
+        encoder: Box::new(Encoder::new(config, &vb)?),
+        head: CtcHead::new(config.embed_dim, files.vocabulary.len(), &vb)?,
+        log_mel: Box::new(LogMel::new(files.config.features.clone())?),
+        norm: files.config.feature_norm,
+    })
+}
+
+fn log_mel_batch(
+    log_mel: &LogMel,
+    norm: FeatureNorm,
+    clips: &[&[f32]],
+) -> Result<Sequence, DecodeError> {
+    let features: Vec<_> = clips
+        .iter()
+        .map(|clip| {
+            let mut features = log_mel.compute(clip);
+            normalise_utterance(&mut features, norm);
+            features
+        })
+        .collect();
+    let frames = features.iter().map(|f| f.n_frames).max().unwrap_or(0);
+    let bins = log_mel.config().n_bins();
+    let mut values = vec![0.0; features.len() * frames * bins];
+    for (row, clip) in values.chunks_exact_mut((frames * bins).max(1)).zip(&features) {
+        row[..clip.data.len()].copy_from_slice(&clip.data);
+    }
+    Ok(Sequence {
+        hidden: Tensor::from_vec(values, (features.len(), frames, bins), &Device::Cpu)?,
+        lengths: features.iter().map(|f| f.n_frames).collect(),
+    })
+}
+
+/// Hidden states and outputs of a clip; `step` is the length of an input step in milliseconds.
+fn hidden(
+    encoded: &Encoded,
+    layers: &Layers,
+    step: f64,
+    clip: usize,
+    tensors: &mut Vec<Named>,
+) -> Result<(), DecodeError> {
+    let valid = |sequence: &Sequence| -> candle_core::Result<Tensor> {
+        sequence.hidden.get(clip)?.narrow(0, 0, sequence.lengths[clip])
+    };
+    for (i, state) in encoded.hidden_states().iter().enumerate() {
+        let is_wanted = match layers {
+            Layers::All => true,
+            Layers::These(these) => these.contains(&i),
+        };
+        if is_wanted {
+            tensors.push((format!("hidden_states.{i}"), valid(state)?));
+        }
+    }
+    tensors.push(("final".to_owned(), valid(encoded.output())?));
+    if encoded.resolutions.len() > 1 {
+        let names = resolution_names(&encoded.resolutions, step);
+        for (resolution, name) in encoded.resolutions.iter().zip(names) {
+            tensors.push((name, valid(&resolution.output)?));
+        }
+    }
+    Ok(())
+}
+
+/// `resolution.40ms` and so on, lowest rate first. Where two outputs share a rate, as in the
+/// control model of one resolution, all but the last get a number.
+fn resolution_names(resolutions: &[Resolution], step: f64) -> Vec<String> {
+    let name = |resolution: &Resolution| {
+        let (steps, frames) = resolution.stride;
+        format!("resolution.{}ms", steps as f64 * step / frames as f64)
+    };
+    let plain: Vec<String> = resolutions.iter().map(name).collect();
+    let numbered = |(i, name): (usize, &String)| {
+        if plain[i + 1..].contains(name) { format!("{name}.{i}") } else { name.clone() }
+    };
+    plain.iter().enumerate().map(numbered).collect()
+}
+
+impl From<ImportError> for DecodeError {
+    fn from(source: ImportError) -> Self {
+        Self::Released(Box::new(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::DType;
+
+    #[test]
+    fn resolutions_are_named_by_their_frame() -> candle_core::Result<()> {
+        let at = |stride| -> candle_core::Result<Resolution> {
+            let hidden = Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu)?;
+            Ok(Resolution { stride, output: Sequence { hidden, lengths: vec![1] } })
+        };
+        let several = [at((1600, 1))?, at((640, 1))?, at((320, 1))?];
+        assert_eq!(
+            resolution_names(&several, 1.0 / SAMPLES_PER_MS),
+            ["resolution.100ms", "resolution.40ms", "resolution.20ms"]
+        );
+        let control = [at((320, 1))?, at((320, 1))?];
+        assert_eq!(
+            resolution_names(&control, 1.0 / SAMPLES_PER_MS),
+            ["resolution.20ms.0", "resolution.20ms"]
+        );
+        Ok(())
+    }
+}
