@@ -1,7 +1,7 @@
 //! Scores of a model on clips with known language and text.
 
 use crate::data::{Condition, Corpus, Transcript};
-use crate::decode::{DecodeError, Transcriber};
+use crate::decode::{DecodeError, Transcribe};
 use crate::text::{Language, count_characters, count_words, normalise};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ pub struct CorpusScores {
 /// # Errors
 /// [`DecodeError`] if the model cannot be run.
 pub fn evaluate(
-    transcriber: &Transcriber,
+    transcriber: &dyn Transcribe,
     corpus: &Corpus,
     condition: impl Fn(&str) -> Option<Condition>,
     counted: impl Fn(Language) -> bool,

@@ -75,11 +75,11 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     for (path, error) in &report.unreadable {
         talk.warn(format_args!("left out `{}`: {error}", path.display()));
     }
-    let model = args.model.load()?;
+    let model = args.model.load(None, talk)?;
     let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
     let counted =
         |language: Language| minutes.get(&language).is_some_and(|m| *m >= args.min_minutes);
-    let scores = evaluate(&model.transcriber, &corpus, condition, counted, |done| {
+    let scores = evaluate(model.transcriber.as_ref(), &corpus, condition, counted, |done| {
         talk.note(format_args!("{done} of {} clips", corpus.clips().len()));
     })?;
     let text = match args.format {

@@ -35,6 +35,12 @@ pub(super) enum CliError {
     /// Logits of a bare encoder.
     #[error("the model is a bare encoder without logits")]
     NoHead,
+    /// A classifier or bare encoder asked for text.
+    #[error("model `{name}` writes no text: it has no output layer with known tokens")]
+    NoText { name: String },
+    /// A model without languages asked for one.
+    #[error("model `{name}` names no languages")]
+    NoLanguages { name: String },
     /// A new run into a folder that holds another.
     #[error("`{}` already holds a run", folder.display())]
     RunExists { folder: PathBuf },
@@ -71,6 +77,12 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         return match error {
             CliError::NothingToDo { .. } => Some("add `--recursive` to look into its folders too"),
             CliError::NoModel { .. } => {
+                Some("leave out `--model` to use the model inside the binary")
+            }
+            CliError::NoText { .. } => {
+                Some("`asr identify` names languages, `asr features` writes hidden states")
+            }
+            CliError::NoLanguages { .. } => {
                 Some("leave out `--model` to use the model inside the binary")
             }
             CliError::RunExists { .. } => {

@@ -1,7 +1,7 @@
 //! `asr identify`.
 
 use super::Talk;
-use super::failure::AnyError;
+use super::failure::{AnyError, CliError};
 use super::input::{Input, InputArgs};
 use super::model::ModelArgs;
 use super::output::{Format, ModelEntry, json, write_stdout};
@@ -39,14 +39,17 @@ pub(super) struct IdentifyArgs {
 pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let candidates = languages(&args.candidates)?;
     let several = args.input.list()?.len() > 1;
-    let model = args.model.load()?;
+    let model = args.model.load(None, talk)?;
+    if !model.transcriber.names_languages() {
+        return Err(CliError::NoLanguages { name: model.name }.into());
+    }
     let entry = match args.format {
         Format::Text => None,
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),
     };
     let mut writer = Writer { args, several, entry, all: Vec::new() };
     let code =
-        recognise(&model.transcriber, &args.input, candidates.as_deref(), talk, &mut writer)?;
+        recognise(model.transcriber.as_ref(), &args.input, candidates.as_deref(), talk, &mut writer)?;
     if args.format == Format::Json {
         write_stdout(format!("{}\n", serde_json::to_string_pretty(&writer.all)?).as_bytes())?;
     }

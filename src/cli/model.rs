@@ -3,9 +3,9 @@
 use super::Talk;
 use super::failure::{AnyError, CliError};
 use crate::config::{
-    AnyModel, DEFAULT_MODEL, LoadOptions, ModelFiles, embedded_model, embedded_weights, load_model,
+    AnyModel, DEFAULT_MODEL, LoadOptions, embedded_model, embedded_weights, load_model,
 };
-use crate::decode::{Extractor, Transcriber};
+use crate::decode::{Extractor, ReleasedTranscriber, Transcribe, Transcriber};
 use asr_kernels::Precision;
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
-    /// Model: `default` (inside the binary) or a folder made by `asr finetune`
+    /// Model: `default` (inside the binary), a folder made by `asr finetune`, a Hugging Face
+    /// folder, or a checkpoint of fairseq, unilm, s3prl, ESPnet or torchaudio (`.pt`, `.pth`)
     #[arg(short, long, value_name = "NAME|PATH", default_value = DEFAULT_MODEL)]
     model: String,
     /// Where to compute; this build has the CPU only
@@ -43,7 +44,7 @@ enum Arithmetic {
 
 /// A model ready to use, and what identifies it.
 pub(super) struct LoadedModel {
-    pub(super) transcriber: Transcriber,
+    pub(super) transcriber: Box<dyn Transcribe>,
     pub(super) name: String,
     weights: Weights,
 }
@@ -87,27 +88,34 @@ impl ModelArgs {
         Ok(Extractor::new(model, self.precision())?)
     }
 
-    /// Sets up threads and loads the model.
-    pub(super) fn load(&self) -> Result<LoadedModel, AnyError> {
-        // One device so far: both choices are the CPU.
-        let (Device::Auto | Device::Cpu) = self.device;
-        if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+    /// Sets up threads and loads the model; `language` picks the adapter of a model that has
+    /// one for each.
+    pub(super) fn load(&self, language: Option<&str>, talk: Talk) -> Result<LoadedModel, AnyError> {
+        let precision = self.precision();
+        match self.any()? {
+            AnyModel::Folder(files) => {
+                let weights = if self.model == DEFAULT_MODEL {
+                    Weights::Embedded
+                } else {
+                    Weights::File(Path::new(&self.model).join("model.safetensors"))
+                };
+                let transcriber = Box::new(Transcriber::new(&files, precision)?);
+                Ok(LoadedModel { transcriber, name: files.config.name, weights })
+            }
+            AnyModel::Speech(model) => {
+                tell_unused(model.unused(), talk);
+                let (name, file) = (model.name().to_owned(), model.weights().to_owned());
+                let transcriber = ReleasedTranscriber::new(*model, language, precision)?;
+                if let (None, Some(own)) = (language, transcriber.language()) {
+                    talk.warn(format_args!(
+                        "the model has an adapter for each language and none was asked for: \
+                         `{own}` is used (choose with `--language`)"
+                    ));
+                }
+                let transcriber = Box::new(transcriber);
+                Ok(LoadedModel { transcriber, name, weights: Weights::File(file) })
+            }
         }
-        let precision = match self.precision {
-            Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
-            Arithmetic::Bf16 => Precision::Bf16,
-        };
-        let folder = Path::new(&self.model);
-        let (files, weights) = if self.model == DEFAULT_MODEL {
-            (embedded_model()?, Weights::Embedded)
-        } else if folder.join("config.json").exists() {
-            (ModelFiles::read(folder)?, Weights::File(folder.join("model.safetensors")))
-        } else {
-            return Err(CliError::NoModel { name: self.model.clone() }.into());
-        };
-        let transcriber = Transcriber::new(&files, precision)?;
-        Ok(LoadedModel { transcriber, name: files.config.name, weights })
     }
 }
 
@@ -132,9 +140,11 @@ impl LoadedModel {
         let digest = match &self.weights {
             Weights::Embedded => Sha256::digest(embedded_weights()),
             Weights::File(path) => {
-                let bytes = std::fs::read(path)
-                    .map_err(|source| CliError::Read { path: path.clone(), source })?;
-                Sha256::digest(bytes)
+                let read = |source| CliError::Read { path: path.clone(), source };
+                let mut file = std::fs::File::open(path).map_err(read)?;
+                let mut hasher = Sha256::new();
+                std::io::copy(&mut file, &mut hasher).map_err(read)?;
+                hasher.finalize()
             }
         };
         Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -4,7 +4,7 @@ use super::Talk;
 use super::failure::{AnyError, chain, hint};
 use super::input::{Input, InputArgs};
 use crate::audio::AudioError;
-use crate::decode::{DecodeError, Segment, SegmentText, Segmenter, Transcriber, Transcription};
+use crate::decode::{DecodeError, Segment, SegmentText, Segmenter, Transcribe, Transcription};
 use crate::text::Language;
 use asr_kernels::threads;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -48,7 +48,7 @@ pub(super) trait Sink {
 ///
 /// A failed input is named on standard error and does not stop the others.
 pub(super) fn recognise(
-    transcriber: &Transcriber,
+    transcriber: &dyn Transcribe,
     inputs: &InputArgs,
     candidates: Option<&[Language]>,
     talk: Talk,
@@ -140,7 +140,7 @@ fn progress_bar(inputs: usize, talk: Talk) -> ProgressBar {
 
 /// Recognises one input, decoding while it recognises: memory does not grow with its length.
 fn one(
-    transcriber: &Transcriber,
+    transcriber: &dyn Transcribe,
     inputs: &InputArgs,
     input: &Input,
     candidates: Option<&[Language]>,
@@ -175,7 +175,7 @@ fn one(
 
 /// Recognises segments: several at once one per thread, one alone with all threads.
 fn add(
-    transcriber: &Transcriber,
+    transcriber: &dyn Transcribe,
     segments: &[Segment],
     candidates: Option<&[Language]>,
     side_by_side: bool,

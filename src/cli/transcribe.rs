@@ -1,7 +1,7 @@
 //! `asr transcribe`.
 
 use super::Talk;
-use super::failure::AnyError;
+use super::failure::{AnyError, CliError};
 use super::input::{Input, InputArgs};
 use super::model::ModelArgs;
 use super::output::{Format, ModelEntry, Output, json};
@@ -50,12 +50,12 @@ pub(super) fn languages(list: &str) -> Result<Option<Vec<Language>>, AnyError> {
 pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let candidates = languages(&args.language)?;
     let several = args.input.list()?.len() > 1;
-    let model = args.model.load()?;
-    talk.note(format_args!(
-        "model `{}`, {} tokens",
-        model.name,
-        model.transcriber.vocabulary().len()
-    ));
+    let language = Some(args.language.as_str()).filter(|language| *language != "auto");
+    let model = args.model.load(language, talk)?;
+    talk.note(format_args!("model `{}`", model.name));
+    if !model.transcriber.writes_text() {
+        return Err(CliError::NoText { name: model.name }.into());
+    }
     let entry = match args.format {
         Format::Text => None,
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),
@@ -63,7 +63,7 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
     let output = Output::create(args.output.as_deref())?;
     let mut writer = Writer { format: args.format, several, entry, output, written: 0 };
     let code =
-        recognise(&model.transcriber, &args.input, candidates.as_deref(), talk, &mut writer)?;
+        recognise(model.transcriber.as_ref(), &args.input, candidates.as_deref(), talk, &mut writer)?;
     writer.finish()?;
     Ok(code)
 }

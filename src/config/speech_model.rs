@@ -104,7 +104,7 @@ impl SpeechModel {
         &self.name
     }
 
-    /// Where its weights are: a file, or a folder.
+    /// The file of its weights, or of their index.
     #[must_use]
     pub fn weights(&self) -> &std::path::Path {
         &self.weights

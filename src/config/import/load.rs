@@ -17,7 +17,7 @@ use crate::model::{
 use crate::text::CtcTokens;
 use candle_nn::VarBuilder;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How a model is read where its files leave a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -148,7 +148,7 @@ impl Parts {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(SpeechModel {
             name,
-            weights: path.to_owned(),
+            weights: PathBuf::from(self.weights.file().name()),
             encoder,
             head,
             pretraining,
