@@ -8,7 +8,6 @@ use super::tensor_file::TensorFile;
 use crate::audio::AudioError;
 use crate::decode::{Extract, Extractor, Layers, Named};
 use crate::features::{Features, LogMel, LogMelConfig, Mfcc, MfccConfig};
-use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -175,12 +174,12 @@ impl Computer {
             Self::Model { extractor, wanted } => {
                 extractor.extract(&views, args.language.as_deref(), wanted, args.parity)?
             }
-            Self::Mfcc(mfcc) => each(&views, "mfcc", |clip| mfcc.compute(clip))?,
-            Self::Fbank(log_mel) => each(&views, "fbank", |clip| log_mel.compute(clip))?,
+            Self::Mfcc(mfcc) => each(&views, "mfcc", |clip| mfcc.compute(clip)),
+            Self::Fbank(log_mel) => each(&views, "fbank", |clip| log_mel.compute(clip)),
         };
         for (clip, tensors) in clips.iter().zip(tensors) {
-            for (name, tensor) in tensors {
-                file.add(&format!("{}{name}", clip.prefix), &tensor)?;
+            for Named { name, shape, values } in tensors {
+                file.add(&format!("{}{name}", clip.prefix), &shape, &values)?;
             }
         }
         Ok(())
@@ -191,11 +190,10 @@ fn each(
     clips: &[&[f32]],
     name: &str,
     compute: impl Fn(&[f32]) -> Features,
-) -> Result<Vec<Vec<Named>>, AnyError> {
+) -> Vec<Vec<Named>> {
     let tensor = |clip: &&[f32]| {
         let Features { data, n_frames, n_bins } = compute(clip);
-        let tensor = Tensor::from_vec(data, (n_frames, n_bins), &Device::Cpu)?;
-        Ok(vec![(name.to_owned(), tensor)])
+        vec![Named { name: name.to_owned(), shape: vec![n_frames, n_bins], values: data }]
     };
     clips.iter().map(tensor).collect()
 }

@@ -1,7 +1,6 @@
 //! A safetensors file written tensor by tensor, whatever their number and size.
 
 use super::failure::{AnyError, CliError};
-use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
@@ -38,18 +37,20 @@ impl TensorFile {
     }
 
     /// Adds an f32 tensor.
-    pub(super) fn add(&mut self, name: &str, tensor: &Tensor) -> Result<(), AnyError> {
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<(), CliError> {
         let start = self.written;
-        for value in tensor.flatten_all()?.to_vec1::<f32>()? {
-            self.data.write_all(&value.to_le_bytes()).map_err(|source| CliError::Write {
-                path: self.path.clone(),
-                source,
-            })?;
+        for value in values {
+            let write = |source| CliError::Write { path: self.path.clone(), source };
+            self.data.write_all(&value.to_le_bytes()).map_err(write)?;
             self.written += 4;
         }
-        let entry = json!({
-            "dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, self.written],
-        });
+        let entry =
+            json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, self.written] });
         self.header.insert(name.to_owned(), entry);
         Ok(())
     }

@@ -42,7 +42,22 @@ enum Model {
 }
 
 /// A tensor with its name.
-pub type Named = (String, Tensor);
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values in the order of its shape.
+    pub values: Vec<f32>,
+}
+
+impl Named {
+    fn new(name: String, tensor: &Tensor) -> Result<Self, DecodeError> {
+        let values = tensor.flatten_all()?.to_vec1()?;
+        Ok(Self { name, shape: tensor.dims().to_vec(), values })
+    }
+}
 
 impl Extractor {
     /// Prepares a model.
@@ -121,7 +136,7 @@ impl Extractor {
                     hidden(&encoded, layers, step, clip, &mut tensors)?;
                 }
                 if let Some(logits) = &logits {
-                    tensors.push(("logits".to_owned(), logits[clip].clone()));
+                    tensors.push(Named::new("logits".to_owned(), &logits[clip])?);
                 }
                 Ok(tensors)
             })
@@ -182,14 +197,14 @@ fn hidden(
             Layers::These(these) => these.contains(&i),
         };
         if is_wanted {
-            tensors.push((format!("hidden_states.{i}"), valid(state)?));
+            tensors.push(Named::new(format!("hidden_states.{i}"), &valid(state)?)?);
         }
     }
-    tensors.push(("final".to_owned(), valid(encoded.output())?));
+    tensors.push(Named::new("final".to_owned(), &valid(encoded.output())?)?);
     if encoded.resolutions.len() > 1 {
         let names = resolution_names(&encoded.resolutions, step);
         for (resolution, name) in encoded.resolutions.iter().zip(names) {
-            tensors.push((name, valid(&resolution.output)?));
+            tensors.push(Named::new(name, &valid(&resolution.output)?)?);
         }
     }
     Ok(())

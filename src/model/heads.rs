@@ -6,7 +6,7 @@ use super::recogniser::Logits;
 use super::sequence::Sequence;
 use super::transformer::Linear;
 use asr_kernels::padding;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{D, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
 /// Output layer of a CTC model.
@@ -149,11 +149,16 @@ pub struct PretrainingHeads {
 
 /// Compares projected frames with the embedding of each class.
 #[derive(Debug)]
-pub(super) struct PredictionHead {
-    pub(super) final_proj: Linear,
+struct PredictionHead {
+    final_proj: Linear,
     /// `(classes, final_dim)`
-    pub(super) label_embs: Tensor,
+    label_embs: Tensor,
 }
+
+/// What cosines are divided by (`logit_temp` of every published configuration).
+const TEMPERATURE: f64 = 0.1;
+/// Least norm that is divided by, as in PyTorch's cosine similarity.
+const MIN_NORM: f64 = 1e-8;
 
 /// Shape of one prediction head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +208,23 @@ impl PretrainingHeads {
         self.heads.iter().map(shape).collect()
     }
 
-    pub(super) fn heads(&self) -> &[PredictionHead] {
-        &self.heads
+    /// Logits of each class of head `index` for frames of its resolution: the cosine of the
+    /// projected frame and the class, divided by 0.1 (fairseq's `logit_temp`).
+    ///
+    /// # Shapes
+    /// `hidden`: `(batch, frames, dim)`; returns `(batch, frames, classes)`.
+    ///
+    /// # Errors
+    /// If there is no such head or shapes disagree.
+    pub fn logits(&self, index: usize, hidden: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let Some(head) = self.heads.get(index) else {
+            bail!("head {index} of {}", self.heads.len());
+        };
+        let unit = |x: &Tensor| {
+            let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
+            x.broadcast_div(&norm.maximum(MIN_NORM)?)
+        };
+        let frames = unit(&head.final_proj.forward(hidden, pass)?)?;
+        frames.broadcast_matmul(&unit(&head.label_embs)?.t()?)? / TEMPERATURE
     }
 }

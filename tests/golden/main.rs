@@ -7,4 +7,5 @@ mod checkpoints;
 mod ctc;
 mod encoders;
 mod features;
+mod folders;
 mod scoring;

@@ -2,6 +2,7 @@
 
 mod batching;
 mod encoders;
+mod families;
 mod gradients;
 mod model_folder;
 mod resampling;

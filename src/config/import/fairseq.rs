@@ -76,22 +76,6 @@ impl<'a> Settings<'a> {
         of(self.task).or_else(|| of(Some(self.model))).unwrap_or(false)
     }
 
-    /// Weight of the gradient into the convolutions in training.
-    pub(super) fn feature_grad_mult(&self) -> f64 {
-        self.get("feature_grad_mult").and_then(Value::as_f64).unwrap_or(1.0)
-    }
-
-    /// Whether every resolution has labels of its own rather than a share of the finest.
-    pub(super) fn labels_per_resolution(&self) -> bool {
-        !self.flag("use_single_target") && !self.flag("use_multi_stream")
-    }
-
-    /// Labels a second.
-    pub(super) fn label_rate(&self) -> f64 {
-        let of = |value: Option<&Value>| value?.get("label_rate")?.as_f64();
-        of(Some(self.model)).or_else(|| of(self.task)).unwrap_or(50.0)
-    }
-
     /// The encoder; `has_tree` says whether the weights are those of several resolutions.
     pub(super) fn encoder(
         &self,
