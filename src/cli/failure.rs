@@ -120,7 +120,8 @@ pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
     if let Some(hint) = hint(error) {
         eprintln!("\nhint: {hint}");
     }
-    let misuse =
-        error.downcast_ref::<CliError>().is_some_and(|e| matches!(e, CliError::StdinTwice | CliError::Layers { .. }));
+    let misuse = error
+        .downcast_ref::<CliError>()
+        .is_some_and(|e| matches!(e, CliError::StdinTwice | CliError::Layers { .. }));
     ExitCode::from(if misuse { 2 } else { 1 })
 }

@@ -48,8 +48,13 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),
     };
     let mut writer = Writer { args, several, entry, all: Vec::new() };
-    let code =
-        recognise(model.transcriber.as_ref(), &args.input, candidates.as_deref(), talk, &mut writer)?;
+    let code = recognise(
+        model.transcriber.as_ref(),
+        &args.input,
+        candidates.as_deref(),
+        talk,
+        &mut writer,
+    )?;
     if args.format == Format::Json {
         write_stdout(format!("{}\n", serde_json::to_string_pretty(&writer.all)?).as_bytes())?;
     }

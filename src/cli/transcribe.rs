@@ -62,8 +62,13 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
     };
     let output = Output::create(args.output.as_deref())?;
     let mut writer = Writer { format: args.format, several, entry, output, written: 0 };
-    let code =
-        recognise(model.transcriber.as_ref(), &args.input, candidates.as_deref(), talk, &mut writer)?;
+    let code = recognise(
+        model.transcriber.as_ref(),
+        &args.input,
+        candidates.as_deref(),
+        talk,
+        &mut writer,
+    )?;
     writer.finish()?;
     Ok(code)
 }

@@ -139,8 +139,7 @@ impl Transcribe for ReleasedTranscriber {
         if clips.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted =
-            Wanted { precision: self.precision, hidden_states: false, parity: false };
+        let wanted = Wanted { precision: self.precision, hidden_states: false, parity: false };
         let outputs = self.model.run(clips, &vec![self.language(); clips.len()], wanted)?;
         outputs
             .logits

@@ -65,7 +65,9 @@ proptest! {
         prop_assert_eq!(logits(&read, seed), logits(&written, seed));
 
         let [config_bytes, vocabulary, weights] = bytes(folder.path());
-        let from_bytes = ModelFiles::from_bytes(&config_bytes, &vocabulary, &weights, "any");
+        // Weights inside a program live as long as it does.
+        let inside: &'static [u8] = weights.clone().leak();
+        let from_bytes = ModelFiles::from_bytes(&config_bytes, &vocabulary, inside, "any");
         prop_assert_eq!(bits(&from_bytes.expect("the same bytes")), bits(&read));
         let again = tempfile::tempdir().expect("a folder");
         read.write(again.path(), StoredAs::F32).expect("space is left");
