@@ -145,7 +145,7 @@ impl Extractor {
 }
 
 fn folder(files: &ModelFiles) -> Result<Model, DecodeError> {
-    let vb = files.parameters.existing();
+    let vb = files.parameters.frozen();
     let config = &files.config.encoder;
     Ok(Model::Folder {
         encoder: Box::new(Encoder::new(config, &vb)?),

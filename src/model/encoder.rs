@@ -150,10 +150,10 @@ impl Encoder {
     }
 }
 
-/// Pads clips with zeros to a batch of one input channel.
+/// Pads clips with zeros to a batch of one input channel, `(batch, samples, 1)`.
 ///
 /// # Errors
-/// If there is no clip.
+/// If candle cannot make the tensor.
 pub fn waveform_batch(clips: &[&[f32]]) -> Result<Sequence> {
     let steps = clips.iter().map(|clip| clip.len()).max().unwrap_or(0).max(1);
     let mut values = vec![0.0; clips.len() * steps];

@@ -42,17 +42,24 @@ impl Parameters {
     /// A builder that creates what a model asks for from `seed`, keeping what is there.
     #[must_use]
     pub fn seeded(&self, seed: u64) -> VarBuilder<'static> {
-        self.builder(Some(seed))
+        self.builder(Some(seed), false)
     }
 
     /// A builder that hands out what is there; asking for anything else is an error.
     #[must_use]
     pub fn existing(&self) -> VarBuilder<'static> {
-        self.builder(None)
+        self.builder(None, false)
     }
 
-    fn builder(&self, seed: Option<u64>) -> VarBuilder<'static> {
-        let backend = Backend { parameters: self.clone(), seed };
+    /// A builder that hands out what is there without gradients: a model built on it keeps no
+    /// intermediate results. The numbers are shared, not copied.
+    #[must_use]
+    pub fn frozen(&self) -> VarBuilder<'static> {
+        self.builder(None, true)
+    }
+
+    fn builder(&self, seed: Option<u64>, frozen: bool) -> VarBuilder<'static> {
+        let backend = Backend { parameters: self.clone(), seed, frozen };
         VarBuilder::from_backend(Box::new(backend), DType::F32, Device::Cpu)
     }
 
@@ -73,6 +80,13 @@ impl Parameters {
 struct Backend {
     parameters: Parameters,
     seed: Option<u64>,
+    frozen: bool,
+}
+
+impl Backend {
+    fn handed_out(&self, var: &Var) -> Tensor {
+        if self.frozen { var.as_tensor().detach() } else { var.as_tensor().clone() }
+    }
 }
 
 impl SimpleBackend for Backend {
@@ -82,7 +96,7 @@ impl SimpleBackend for Backend {
             if var.shape() != &shape {
                 bail!("parameter `{name}` has shape {:?}, expected {shape:?}", var.shape());
             }
-            return Ok(var.as_tensor().clone());
+            return Ok(self.handed_out(var));
         }
         let Some(seed) = self.seed else {
             bail!("parameter `{name}` is missing");
@@ -103,12 +117,31 @@ impl SimpleBackend for Backend {
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
         let vars = self.parameters.vars.lock().unwrap_or_else(PoisonError::into_inner);
         match vars.get(name) {
-            Some(var) => Ok(var.as_tensor().clone()),
+            Some(var) => Ok(self.handed_out(var)),
             None => bail!("parameter `{name}` is missing"),
         }
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.parameters.vars.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frozen_parameters_share_their_numbers_and_get_no_gradient() -> Result<()> {
+        let parameters = Parameters::default();
+        parameters.insert("w", vec![2.0, 3.0], &[2])?;
+        let var = parameters.all().swap_remove(0).1;
+        for (vb, has_gradient) in [(parameters.existing(), true), (parameters.frozen(), false)] {
+            let w = vb.get(2, "w")?;
+            assert_eq!(w.to_vec1::<f32>()?, [2.0, 3.0]);
+            let gradients = w.sqr()?.sum_all()?.backward()?;
+            assert_eq!(gradients.get(&var).is_some(), has_gradient);
+        }
+        Ok(())
     }
 }

@@ -45,7 +45,7 @@ impl Recogniser {
     /// # Errors
     /// If a parameter is missing or has another shape.
     pub fn new(config: &RecogniserConfig, parameters: &Parameters) -> Result<Self> {
-        Self::build(config, &parameters.existing(), false)
+        Self::build(config, &parameters.frozen(), false)
     }
 
     /// A recogniser for training: parameters that are not there yet start from `seed`.

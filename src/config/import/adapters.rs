@@ -158,7 +158,7 @@ pub(super) fn adapter(
     let build = |vb: &VarBuilder| LanguageAdapter::new(config, tokens.len(), vb);
     let model_error = |source| ImportError::Model { name: name.clone(), source };
     let parameters = weights.read(&requirements(build).map_err(model_error)?)?;
-    build(&parameters.existing()).map_err(model_error)
+    build(&parameters.frozen()).map_err(model_error)
 }
 
 /// That the output layer has a row for each token.

@@ -115,7 +115,7 @@ impl Parts {
     ) -> Result<T, ImportError> {
         let asked = requirements(&build).map_err(|e| self.error(e))?;
         let parameters = self.read(&asked)?;
-        build(&parameters.existing()).map_err(|e| self.error(e))
+        build(&parameters.frozen()).map_err(|e| self.error(e))
     }
 
     fn read(&mut self, asked: &[Requirement]) -> Result<Parameters, ImportError> {
