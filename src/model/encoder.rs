@@ -1,6 +1,7 @@
 //! Any of the encoders, with every hidden state on request.
 
 use super::adapter::LanguageAdapter;
+use super::after_block::AfterBlock;
 use super::config::{EncoderConfig, Family};
 use super::front_end::FrontEnd;
 use super::hubert::Hubert;
@@ -107,6 +108,43 @@ impl Encoder {
         Ok(Encoded { resolutions, stages: trace.stages.unwrap_or_default() })
     }
 
+    /// As [`Encoder::trace`]; `after` sees the frames after each Transformer block, numbered
+    /// from 0 in the order they run, and may change them. The states kept are the changed ones.
+    ///
+    /// # Errors
+    /// As [`Encoder::trace`], or if `after` fails.
+    pub fn trace_with(
+        &self,
+        input: &Sequence,
+        adapters: &[&LanguageAdapter],
+        pass: &Pass,
+        after: &mut dyn AfterBlock,
+    ) -> Result<Encoded> {
+        let frames = self.front_end().forward(input, pass)?;
+        let mut trace = self.tracing(&frames, adapters)?;
+        trace.stages = Some(Vec::new());
+        trace.after = Some(after);
+        let resolutions = self.encode(&frames, pass, &mut trace)?;
+        Ok(Encoded { resolutions, stages: trace.stages.unwrap_or_default() })
+    }
+
+    /// Outputs at every frame rate, lowest first, of an encoder without adapters; `after` as in
+    /// [`Encoder::trace_with`].
+    ///
+    /// # Errors
+    /// As [`Encoder::trace_with`].
+    pub fn forward_with(
+        &self,
+        input: &Sequence,
+        pass: &Pass,
+        after: &mut dyn AfterBlock,
+    ) -> Result<Vec<Resolution>> {
+        let frames = self.front_end().forward(input, pass)?;
+        let mut trace = self.tracing(&frames, &[])?;
+        trace.after = Some(after);
+        self.encode(&frames, pass, &mut trace)
+    }
+
     /// Encodes a batch without keeping its hidden states; arguments as [`Encoder::trace`].
     ///
     /// # Errors
@@ -133,7 +171,7 @@ impl Encoder {
         if adapters.len() != wanted {
             bail!("{} adapters for a batch that takes {wanted}", adapters.len());
         }
-        Ok(Trace { adapters, stages: None })
+        Ok(Trace { adapters, ..Trace::default() })
     }
 
     /// Outputs at every frame rate, from frames of the front end.

@@ -6,17 +6,24 @@
 //! trains. Parameters carry the names of the published MR-HuBERT checkpoints.
 
 mod adapter;
+mod after_block;
+mod batch_norm;
 mod config;
 mod conv_stack;
+mod ecapa;
 mod encoder;
 mod front_end;
+mod geo;
 mod heads;
 mod hubert;
 mod init;
+mod language_head;
+mod location;
 mod mr_hubert;
 mod names;
 mod parameters;
 mod pass;
+mod pooling;
 mod recogniser;
 mod requirements;
 mod sampling;
@@ -27,16 +34,22 @@ mod wavlm;
 pub mod checkpoint;
 
 pub use adapter::LanguageAdapter;
+pub use after_block::AfterBlock;
 pub use config::{
     ConfigError, ConvLayer, ConvNorm, EncoderConfig, Family, RelativePositions, Sampling,
     UpsamplerOrder, Variant,
 };
+pub use ecapa::EcapaTdnn;
 pub use encoder::{Encoded, Encoder, waveform_batch};
+pub use geo::{Conditioning, GeoBranches, GeoConfig, GeoListener};
 pub use heads::{ClassifierHead, CtcHead, LayerSum, PredictionShape, PretrainingHeads};
+pub use language_head::{EcapaConfig, LanguageHead, LanguageHeadConfig, LanguageOutput};
+pub use location::{LOCATION_DIM, Place, location_vector, place_of};
 pub use mr_hubert::{MrHubert, Resolution};
 pub use names::{Layout, Naming, Place};
 pub use parameters::Parameters;
 pub use pass::{Padding, Pass};
+pub use pooling::{AttentivePooling, Projector};
 pub use recogniser::{Logits, Recogniser, RecogniserConfig};
 pub use requirements::{Requirement, requirements};
 pub use sequence::Sequence;

@@ -1,6 +1,7 @@
 //! Transformer stages: the same class at every resolution.
 
 use super::adapter::{LanguageAdapter, adapt};
+use super::after_block::AfterBlock;
 use super::config::EncoderConfig;
 use super::conv_stack::EPS;
 use super::pass::Pass;
@@ -32,6 +33,22 @@ impl Linear {
         let start = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((outputs, inputs), "weight", start)?;
         let bias = vb.get_with_hints(outputs, "bias", start)?;
+        Ok(Self { weight, bias })
+    }
+
+    /// As [`Linear::uniform`], stored as a convolution of one tap.
+    pub(super) fn pointwise(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Self> {
+        let bound = (inputs as f64).sqrt().recip();
+        let start = Init::Uniform { lo: -bound, up: bound };
+        let weight = vb.get_with_hints((outputs, inputs, 1), "weight", start)?.squeeze(2)?;
+        let bias = vb.get_with_hints(outputs, "bias", start)?;
+        Ok(Self { weight, bias })
+    }
+
+    /// Weights and bias 0: a module that changes nothing until it has learned.
+    pub(super) fn zero(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Self> {
+        let weight = vb.get_with_hints((outputs, inputs), "weight", Init::Const(0.0))?;
+        let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
         Ok(Self { weight, bias })
     }
 
@@ -196,6 +213,21 @@ pub(super) struct Trace<'a> {
     pub(super) adapters: &'a [&'a LanguageAdapter],
     /// States of every stage that has run, if they are wanted.
     pub(super) stages: Option<Vec<StageStates>>,
+    /// What happens after each block, if anything.
+    pub(super) after: Option<&'a mut dyn AfterBlock>,
+    /// Blocks that have run.
+    pub(super) blocks: usize,
+}
+
+impl Trace<'_> {
+    /// Takes the frames of the next block and returns those that go on.
+    fn after_block(&mut self, x: Tensor, lengths: &[usize], pass: &Pass) -> Result<Tensor> {
+        let block = self.blocks;
+        self.blocks += 1;
+        let Some(after) = &mut self.after else { return Ok(x) };
+        let frames = Sequence { hidden: x, lengths: lengths.to_vec() };
+        Ok(after.block(block, &frames, pass)?.unwrap_or(frames.hidden))
+    }
 }
 
 /// Hidden frames inside one stage, as computed: padding is not cut.
@@ -278,6 +310,7 @@ impl Stage {
                 x = layer.forward(&x, self.norm_first, &shared)?;
                 x = adapt(shared.adapters, i, x, pass)?;
             }
+            x = trace.after_block(x, &input.lengths, pass)?;
             if let Some(states) = &mut states {
                 states.push(x.clone());
             }

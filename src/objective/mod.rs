@@ -2,6 +2,10 @@
 //!
 //! The layer knows nothing of text, files or optimisers.
 
+mod aam;
 mod ctc;
+mod geo;
 
+pub use aam::AngularMargin;
 pub use ctc::{MultiResolutionCtc, MultiResolutionLoss};
+pub use geo::{Blending, GeoWeights, location_loss};

@@ -8,6 +8,7 @@ mod language;
 mod ml_superb;
 mod ml_superb2;
 mod normalise;
+mod place;
 mod punctuation;
 mod score;
 mod score_table;
@@ -23,6 +24,7 @@ pub use language::{Language, languages};
 pub use ml_superb::{MlSuperbGroup, MlSuperbReport, RESERVED_LANGUAGES, normalise_ml_superb};
 pub use ml_superb2::{MlSuperb2Language, MlSuperb2Report};
 pub use normalise::normalise;
+pub use place::place_of_language;
 pub use score::{
     PlainLanguage, PlainReport, Scheme, ScoreError, ScoreReport, Variant, count_characters,
     count_words, score,
