@@ -2,14 +2,14 @@
 
 use super::Talk;
 use super::failure::{AnyError, CliError};
-use crate::bench::{CorpusScores, evaluate};
+use crate::bench::{CorpusScores, calibrate, evaluate};
 use crate::config::{ModelConfig, ModelFiles, Recipe};
 use crate::data::{Batches, Clip, Condition, Corpus, DevList, Transcript, read_manifest};
 use crate::decode::Transcriber;
 use crate::features::LogMel;
 use crate::model::checkpoint::StoredAs;
-use crate::model::{Parameters, Recogniser, RecogniserConfig};
-use crate::text::{Language, Vocabulary, normalise};
+use crate::model::{Parameters, Place, Recogniser, RecogniserConfig, location_vector};
+use crate::text::{Language, Vocabulary, normalise, place_of_language};
 use crate::train::{Finished, Observe, StepReport, Trainer};
 use asr_kernels::Precision;
 use clap::Args;
@@ -56,14 +56,15 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     std::fs::write(&resolved, toml::to_string_pretty(&recipe)?).map_err(write(resolved.clone()))?;
     let folder = args.recipe.parent().unwrap_or(Path::new("."));
     let (train, dev, dev_list) = read_clips(&recipe, folder)?;
-    let model_config = ModelConfig::new(
+    let mut model_config = ModelConfig::new(
         &recipe.name,
         recipe.features.clone(),
         recipe.feature_norm,
         recipe.encoder.clone(),
     );
+    model_config.joint = recipe.joint.for_inference();
     let (vocabulary, parameters) = match &recipe.initial_model {
-        Some(folder) => initial_model(folder, &model_config)?,
+        Some(folder) => initial_model(folder, &recipe)?,
         None => (build_vocabulary(&train, recipe.data.min_character_count)?, Parameters::default()),
     };
     let start = Instant::now();
@@ -78,10 +79,21 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
         dev.clips().len(),
         start.elapsed()
     ));
-    let config = RecogniserConfig { encoder: recipe.encoder.clone(), vocab_size: vocabulary.len() };
+    let config = RecogniserConfig {
+        encoder: recipe.encoder.clone(),
+        vocab_size: vocabulary.len(),
+        n_languages: vocabulary.language_ids().len(),
+        joint: recipe.joint.clone(),
+    };
     let model = Recogniser::for_training(&config, &parameters, recipe.train.seed)?;
-    talk.progress(format_args!("{} parameters, {} tokens", parameters.count(), vocabulary.len()));
-    let files = ModelFiles {
+    let trained: usize = parameters.trainable().iter().map(|(_, var)| var.elem_count()).sum();
+    talk.progress(format_args!(
+        "{} parameters, {trained} of them trained, {} tokens",
+        parameters.count(),
+        vocabulary.len()
+    ));
+    let places = places(&vocabulary);
+    let mut files = ModelFiles {
         config: model_config,
         vocabulary: vocabulary.clone(),
         parameters: parameters.clone(),
@@ -107,6 +119,7 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let trainer = Trainer {
         model: &model,
         parameters: &parameters,
+        places: &places,
         batches: &batches,
         batch_config: &recipe.data.batch,
         config: &recipe.train,
@@ -116,6 +129,16 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let mut console =
         Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
     let finished = trainer.run(&mut console)?;
+    if finished == Finished::Done {
+        let fitted = calibrate(&Transcriber::new(&files, Precision::F32)?, &dev)?;
+        if let Some(fitted) = &fitted {
+            talk.progress(format_args!(
+                "scores calibrated on {} clips: temperature {:.3}, unknown below {:.3}, expected calibration error {:.3}, before {:.3}",
+                fitted.clips, fitted.calibration.temperature, fitted.calibration.unknown_threshold, fitted.error, fitted.error_before
+            ));
+        }
+        files.config.calibration = fitted.map(|fitted| fitted.calibration);
+    }
     files.write(&recipe.output.join("model"), StoredAs::F16)?;
     Ok(match finished {
         Finished::Done => ExitCode::SUCCESS,
@@ -140,19 +163,28 @@ fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, D
 }
 
 /// Vocabulary and parameters of a model that the recipe goes on from.
-fn initial_model(
-    folder: &Path,
-    wanted: &ModelConfig,
-) -> Result<(Vocabulary, Parameters), AnyError> {
+fn initial_model(folder: &Path, recipe: &Recipe) -> Result<(Vocabulary, Parameters), AnyError> {
     let files = ModelFiles::read(folder)?;
     let found = &files.config;
-    if found.features != wanted.features
-        || found.feature_norm != wanted.feature_norm
-        || found.encoder != wanted.encoder
+    if found.features != recipe.features
+        || found.feature_norm != recipe.feature_norm
+        || !found.encoder.same_shape(&recipe.encoder)
     {
         return Err(CliError::OtherModel { folder: folder.to_owned() }.into());
     }
+    files.parameters.retain(|name| recipe.joint.keeps(name));
     Ok((files.vocabulary, files.parameters))
+}
+
+/// The geolocation vector of each language, where it has a place.
+fn places(vocabulary: &Vocabulary) -> Vec<Option<Vec<f32>>> {
+    vocabulary
+        .language_ids()
+        .map(|id| {
+            let (latitude, longitude) = place_of_language(vocabulary.language_of(id)?)?;
+            Some(location_vector(Place { latitude, longitude }))
+        })
+        .collect()
 }
 
 fn build_vocabulary(clips: &[Clip], min_count: u64) -> Result<Vocabulary, AnyError> {

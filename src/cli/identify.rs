@@ -17,7 +17,10 @@ use std::process::ExitCode;
 ///   asr identify clips/ --top 1 -f jsonl
 ///   asr identify call.wav --candidates ces,slk,pol     one of these three
 ///
-/// Scores are the model's probabilities, not calibrated. Where nobody speaks the language is `-`.
+/// Scores are probabilities, calibrated on held-out clips if the model was. Where nobody speaks
+/// the language is `-`; where the best score is below the threshold it is `unknown`, and the
+/// list says what it might be. A model that knows places adds where the voice points, in degrees
+/// north and east.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct IdentifyArgs {
@@ -29,6 +32,9 @@ pub(super) struct IdentifyArgs {
     /// Languages to choose from: codes such as `swa` or `en,fr`
     #[arg(long, value_name = "LANG,...", default_value = "auto")]
     candidates: String,
+    /// Score below which the language is `unknown`, 0 to 1 [default: the model's own, else 0]
+    #[arg(long, value_name = "P", value_parser = probability)]
+    unknown_threshold: Option<f64>,
     /// Form of the results
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -47,7 +53,9 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
         Format::Text => None,
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),
     };
-    let mut writer = Writer { args, several, entry, all: Vec::new() };
+    let fitted = model.transcriber.calibration().map(|fitted| fitted.unknown_threshold);
+    let threshold = args.unknown_threshold.or(fitted).unwrap_or(0.0);
+    let mut writer = Writer { args, several, threshold, entry, all: Vec::new() };
     let code = recognise(
         model.transcriber.as_ref(),
         &args.input,
@@ -61,9 +69,17 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
     Ok(code)
 }
 
+/// A probability as it is typed.
+fn probability(given: &str) -> Result<f64, &'static str> {
+    let value = given.parse::<f64>().ok().filter(|p| (0.0..=1.0).contains(p));
+    value.ok_or("must be a number from 0 to 1")
+}
+
 struct Writer<'a> {
     args: &'a IdentifyArgs,
     several: bool,
+    /// Score below which nobody knows.
+    threshold: f64,
     entry: Option<ModelEntry>,
     all: Vec<serde_json::Value>,
 }
@@ -75,7 +91,7 @@ impl Sink for Writer<'_> {
         result: &Result<Recognised, InputError>,
     ) -> Result<(), AnyError> {
         if let Some(model) = &self.entry {
-            let value = json(input, result, Some(self.args.top), false, model)?;
+            let value = json(input, result, Some(self.args.top), false, self.threshold, model)?;
             if self.args.format == Format::Jsonl {
                 write_stdout(format!("{value}\n").as_bytes())?;
             } else {
@@ -84,13 +100,19 @@ impl Sink for Writer<'_> {
             return Ok(());
         }
         let Ok(found) = result else { return Ok(()) };
-        let ranked: Vec<String> = found
-            .transcription
+        let transcription = &found.transcription;
+        let mut ranked: Vec<String> = transcription
             .languages
             .iter()
             .take(self.args.top)
             .map(|l| format!("{} {} {:.2}", l.code, l.code.name().unwrap_or("(no name)"), l.score))
             .collect();
+        if !ranked.is_empty() && transcription.language(self.threshold).is_none() {
+            ranked.insert(0, "unknown".to_owned());
+        }
+        if let Some(place) = transcription.location() {
+            ranked.push(format!("at {:.1} {:.1}", place.latitude, place.longitude));
+        }
         let ranked = if ranked.is_empty() { "-".to_owned() } else { ranked.join(", ") };
         let name = if self.several { format!("{}: ", input.name()) } else { String::new() };
         write_stdout(format!("{name}{ranked}\n").as_bytes())?;

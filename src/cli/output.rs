@@ -5,6 +5,7 @@ use super::input::Input;
 use super::model::LoadedModel;
 use super::recognise::{InputError, Recognised};
 use crate::decode::ScoredLanguage;
+use crate::model::Place;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fs::File;
@@ -42,6 +43,21 @@ impl From<&ScoredLanguage> for LanguageEntry {
     }
 }
 
+/// A place, degrees.
+#[derive(Debug, Serialize)]
+struct LocationEntry {
+    lat: f64,
+    lon: f64,
+}
+
+impl From<Place> for LocationEntry {
+    fn from(place: Place) -> Self {
+        // A tenth of a degree is finer than any such guess.
+        let [lat, lon] = [place.latitude, place.longitude].map(|v| (v * 10.0).round() / 10.0);
+        Self { lat, lon }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct SegmentEntry<'a> {
     start_s: f64,
@@ -73,8 +89,8 @@ struct FileEntry<'a> {
     language: Option<String>,
     language_score: Option<f64>,
     languages: Vec<LanguageEntry>,
-    /// Where on the map the voice points; this model has no such head.
-    location: Option<()>,
+    /// Where on the map the voice points; null for models without a head for it.
+    location: Option<LocationEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,12 +116,14 @@ fn seconds(time: f64) -> f64 {
     (time * 1e3).round() / 1e3
 }
 
-/// The result of one input as JSON; `with_text` leaves the words out for `identify`.
+/// The result of one input as JSON; `with_text` leaves the words out for
+/// `identify`; below a score of `threshold` the language is unknown.
 pub(super) fn json(
     input: &Input,
     result: &Result<Recognised, InputError>,
     listed: Option<usize>,
     with_text: bool,
+    threshold: f64,
     model: &ModelEntry,
 ) -> Result<serde_json::Value, AnyError> {
     let found = match result {
@@ -118,7 +136,7 @@ pub(super) fn json(
         }
     };
     let transcription = &found.transcription;
-    let best = transcription.languages.first();
+    let best = transcription.language(threshold);
     let segments = || {
         transcription
             .segments
@@ -144,7 +162,7 @@ pub(super) fn json(
             .take(listed.unwrap_or(LISTED))
             .map(Into::into)
             .collect(),
-        location: None,
+        location: transcription.location().map(Into::into),
         text: with_text.then(|| transcription.text()),
         segments: with_text.then(segments),
         warnings: &found.warnings,

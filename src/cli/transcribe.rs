@@ -89,7 +89,7 @@ impl Sink for Writer {
     ) -> Result<(), AnyError> {
         let line = match (&self.entry, result) {
             (Some(model), _) => {
-                let value = json(input, result, None, true, model)?;
+                let value = json(input, result, None, true, 0.0, model)?;
                 match self.format {
                     Format::Json if self.written == 0 => format!("[\n{value}"),
                     Format::Json => format!(",\n{value}"),

@@ -11,6 +11,6 @@ pub use import::{
     AnyModel, ImportError, LanguageUnit, LanguageUnits, LoadError, LoadOptions, load_model,
     load_speech_model,
 };
-pub use model_folder::{ModelConfig, ModelFiles, ModelFolderError};
+pub use model_folder::{Calibration, ModelConfig, ModelFiles, ModelFolderError};
 pub use recipe::{DataConfig, Recipe, RecipeError};
 pub use speech_model::{Head, Outputs, SpeechModel, Wanted, WaveformNorm};

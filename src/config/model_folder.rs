@@ -2,7 +2,7 @@
 
 use crate::features::{FeatureNorm, LogMelConfig};
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
-use crate::model::{ConfigError, EncoderConfig, Parameters};
+use crate::model::{ConfigError, EncoderConfig, JointConfig, Parameters};
 use crate::text::{TextError, Vocabulary};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -49,6 +49,12 @@ pub enum ModelFolderError {
         /// Why.
         source: ConfigError,
     },
+    /// A calibration out of range.
+    #[error("`{name}` has a calibration out of range")]
+    Calibration {
+        /// The file or what stands for it.
+        name: String,
+    },
     /// A vocabulary that cannot be used.
     #[error("cannot use the vocabulary of `{name}`")]
     Vocabulary {
@@ -78,6 +84,30 @@ pub struct ModelConfig {
     pub feature_norm: FeatureNorm,
     /// The encoder.
     pub encoder: EncoderConfig,
+    /// Modules beside the CTC output.
+    #[serde(default, skip_serializing_if = "JointConfig::is_empty")]
+    pub joint: JointConfig,
+    /// What makes language scores honest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// What was fitted on held-out clips, so that a language score of 0.8 is right in eight cases
+/// of ten.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Scores are raised to the power `1 / temperature` and renormalised (Guo et al. 2017).
+    pub temperature: f64,
+    /// Below this score of the first language nobody knows what is spoken.
+    pub unknown_threshold: f64,
+}
+
+impl Calibration {
+    /// Whether both numbers are in range.
+    fn is_sound(&self) -> bool {
+        (1e-3..=1e3).contains(&self.temperature) && (0.0..=1.0).contains(&self.unknown_threshold)
+    }
 }
 
 /// Kinds of model folder.
@@ -104,6 +134,8 @@ impl ModelConfig {
             features,
             feature_norm,
             encoder,
+            joint: JointConfig::default(),
+            calibration: None,
         }
     }
 
@@ -116,7 +148,11 @@ impl ModelConfig {
         config
             .encoder
             .validate()
+            .and_then(|()| config.joint.validate(&config.encoder))
             .map_err(|source| ModelFolderError::Encoder { name: name.to_owned(), source })?;
+        if config.calibration.is_some_and(|calibration| !calibration.is_sound()) {
+            return Err(ModelFolderError::Calibration { name: name.to_owned() });
+        }
         Ok(config)
     }
 }
@@ -188,7 +224,7 @@ impl ModelFiles {
         let all = self.parameters.all();
         let kept = all
             .iter()
-            .filter(|(name, _)| !name.starts_with("low_proj."))
+            .filter(|(name, _)| self.config.joint.keeps(name))
             .map(|(name, var)| (name.as_str(), var.as_tensor()));
         write_whole(&folder.join("model.safetensors"), &checkpoint::to_bytes(kept, stored_as)?)
     }

@@ -2,7 +2,7 @@
 
 use crate::data::{Augmentation, BatchConfig, DataError};
 use crate::features::{FeatureError, FeatureNorm, LogMelConfig};
-use crate::model::{ConfigError, EncoderConfig};
+use crate::model::{ConfigError, EncoderConfig, JointConfig};
 use crate::train::{TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -59,6 +59,14 @@ pub enum RecipeError {
     /// Weights that do not fit the manifests.
     #[error("data.weights must be one number from 0 to 1 per manifest, or none")]
     Weights,
+    /// A module without its loss, or the other way round.
+    #[error("`{module}` and `{loss}` go together: a recipe has both or neither")]
+    Loss {
+        /// The module.
+        module: &'static str,
+        /// Its loss.
+        loss: &'static str,
+    },
     /// Features and encoder that do not fit.
     #[error("encoder.input_channels is {channels}, the features have {bins} bins")]
     Input {
@@ -102,7 +110,9 @@ pub struct Recipe {
     /// Folder of checkpoint, log and finished model; relative to the working directory.
     pub output: PathBuf,
     /// Folder of a model to start from instead of random weights; its vocabulary is kept, and
-    /// features and encoder must be those of the recipe. Relative to the working directory.
+    /// features and encoder must be those of the recipe, dropout rates aside. Modules of
+    /// `joint` that it lacks start from the seed, those that the recipe lacks are dropped.
+    /// Relative to the working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_model: Option<PathBuf>,
     /// Features.
@@ -111,6 +121,9 @@ pub struct Recipe {
     pub feature_norm: FeatureNorm,
     /// The encoder.
     pub encoder: EncoderConfig,
+    /// Modules beside the CTC output: CTC inside the encoder, places, a head for the language.
+    #[serde(default, skip_serializing_if = "JointConfig::is_empty")]
+    pub joint: JointConfig,
     /// The data.
     pub data: DataConfig,
     /// The training.
@@ -149,6 +162,8 @@ impl Recipe {
         recipe.data.batch.validate()?;
         recipe.data.augmentation.validate()?;
         recipe.train.validate()?;
+        recipe.joint.validate(&recipe.encoder)?;
+        recipe.validate_losses()?;
         let weights = &recipe.data.weights;
         if !weights.is_empty() && weights.len() != recipe.data.manifests.len()
             || !weights.iter().all(|w| (0.0..=1.0).contains(w))
@@ -160,6 +175,20 @@ impl Recipe {
             return Err(RecipeError::Input { channels, bins });
         }
         Ok(recipe)
+    }
+
+    /// Every module has its loss, and every loss its module.
+    fn validate_losses(&self) -> Result<(), RecipeError> {
+        let (joint, train) = (&self.joint, &self.train);
+        if joint.intermediate_ctc.is_some() != (train.intermediate_weight > 0.0) {
+            let (module, loss) = ("joint.intermediate_ctc", "train.intermediate_weight");
+            return Err(RecipeError::Loss { module, loss });
+        }
+        if (joint.language.is_some() || joint.geo.is_some()) != train.language_loss.is_some() {
+            let (module, loss) = ("joint.language or joint.geo", "train.language_loss");
+            return Err(RecipeError::Loss { module, loss });
+        }
+        Ok(())
     }
 }
 
@@ -207,6 +236,25 @@ mod tests {
             ("schema=2", "schema 2"),
             ("data.weights=[1.0, 2.0, 1.0]", "data.weights"),
             ("data.weights=[1.0]", "data.weights"),
+            ("train.intermediate_weight=0.3", "joint.intermediate_ctc"),
+            ("train.ctc_dro={ step = 0.1, smoothing = 0.0 }", "ctc_dro.smoothing"),
+            ("train.encoder_rate=0.0", "encoder_rate"),
+            (
+                "joint.language={ bottleneck = 8, embedding = 8, sub_centres = 1, location = true }",
+                "train.language_loss",
+            ),
+            (
+                "joint.language={ block = 8, bottleneck = 8, embedding = 8, sub_centres = 1, location = true }",
+                "joint.language.block",
+            ),
+            (
+                "joint.intermediate_ctc={ taps = [{ block = 1, predicts = 'text' }], projection = 'own', conditioning = false }",
+                "joint.intermediate_ctc.projection",
+            ),
+            (
+                "joint.geo={ blocks = [3, 1], bottleneck = 8, embedding = 8, conditioning = 'none' }",
+                "joint.geo.blocks",
+            ),
         ] {
             let error =
                 Recipe::parse(DEFAULT, "r", &[given.to_owned()]).expect_err(given).to_string();

@@ -56,6 +56,8 @@ pub struct Labels {
     pub tokens: Vec<u32>,
     /// Only the beginning is known (a clip without transcript).
     pub open_ended: bool,
+    /// Words of the transcript; 0 where it is unknown or there is none.
+    pub words: usize,
 }
 
 /// A padded batch.
@@ -199,19 +201,22 @@ impl Batches<'_> {
         let clip = &self.corpus.clips()[clip];
         let text = |source| DataError::Text { clip: clip.path.clone(), source };
         let Some(language) = clip.language else {
-            return Ok(Labels { tokens: Vec::new(), open_ended: false });
+            return Ok(Labels { tokens: Vec::new(), open_ended: false, words: 0 });
         };
         match &clip.transcript {
             Transcript::Text(words) => {
-                let encoding =
-                    self.vocabulary.encode(&normalise(words, language), language).map_err(text)?;
-                Ok(Labels { tokens: encoding.tokens, open_ended: false })
+                let normal = normalise(words, language);
+                let encoding = self.vocabulary.encode(&normal, language).map_err(text)?;
+                let words = normal.split_whitespace().count();
+                Ok(Labels { tokens: encoding.tokens, open_ended: false, words })
             }
             Transcript::Unknown => {
                 let encoding = self.vocabulary.encode("", language).map_err(text)?;
-                Ok(Labels { tokens: encoding.tokens, open_ended: true })
+                Ok(Labels { tokens: encoding.tokens, open_ended: true, words: 0 })
             }
-            Transcript::Silence => Ok(Labels { tokens: Vec::new(), open_ended: false }),
+            Transcript::Silence => {
+                Ok(Labels { tokens: Vec::new(), open_ended: false, words: 0 })
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ mod manifest;
 mod random;
 
 pub use augment::{Augmentation, SpecAugment};
-pub use batch::{Batch, BatchConfig, BatchPlan, Batches};
+pub use batch::{Batch, BatchConfig, BatchPlan, Batches, Labels};
 pub use corpus::{Corpus, CorpusReport};
 pub use manifest::{Clip, Condition, DevList, Transcript, read_manifest};
 pub use random::Random;

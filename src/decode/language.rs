@@ -46,6 +46,46 @@ pub fn score_languages(
     LanguageScores { ranked, mass }
 }
 
+/// What cosines are multiplied by before the softmax: the scale that language heads are usually
+/// trained with; a calibration makes up for another.
+const COSINE_SCALE: f64 = 30.0;
+
+/// Probabilities of the languages (or only `candidates`), most likely first, from the cosines
+/// of a language head, one per language of `vocabulary`.
+pub(super) fn score_classes(
+    cosines: &[f32],
+    vocabulary: &Vocabulary,
+    candidates: Option<&[Language]>,
+) -> Vec<(Language, f64)> {
+    let mut ranked: Vec<(Language, f64)> = vocabulary
+        .language_ids()
+        .zip(cosines)
+        .filter_map(|(id, &cosine)| Some((vocabulary.language_of(id)?, f64::from(cosine))))
+        .filter(|(language, _)| candidates.is_none_or(|c| c.contains(language)))
+        .collect();
+    let highest = ranked.iter().map(|(_, cosine)| *cosine).fold(f64::NEG_INFINITY, f64::max);
+    for (_, score) in &mut ranked {
+        *score = (COSINE_SCALE * (*score - highest)).exp();
+    }
+    calibrated(&mut ranked, 1.0);
+    ranked
+}
+
+/// Raises scores to the power `1 / temperature`, makes them sum to 1 and sorts them.
+pub(super) fn calibrated(ranked: &mut [(Language, f64)], temperature: f64) {
+    let highest = ranked.iter().map(|(_, score)| *score).fold(0.0, f64::max);
+    if highest > 0.0 {
+        for (_, score) in &mut *ranked {
+            *score = (*score / highest).powf(temperature.recip());
+        }
+        let total: f64 = ranked.iter().map(|(_, score)| score).sum();
+        for (_, score) in &mut *ranked {
+            *score /= total;
+        }
+    }
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +108,30 @@ mod tests {
         assert!((only.ranked[0].1 - 1.0).abs() < 1e-12);
         let silence: Vec<f32> = [1.0_f32, 1e-9, 1e-9, 1e-9, 1e-9].map(f32::ln).repeat(50);
         assert!(score_languages(&silence, &vocabulary, None).mass < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn temperature_flattens_and_cosines_are_a_softmax() -> Result<(), TextError> {
+        let [eng, swa, deu] = ["eng", "swa", "deu"].map(|code| code.parse());
+        let (eng, swa, deu) = (eng?, swa?, deu?);
+        let mut ranked = vec![(swa, 0.2), (eng, 0.8)];
+        calibrated(&mut ranked, 2.0);
+        let want = 0.8_f64.sqrt() / (0.8_f64.sqrt() + 0.2_f64.sqrt());
+        assert_eq!(ranked[0].0, eng);
+        assert!((ranked[0].1 - want).abs() < 1e-12);
+        let mut nothing = vec![(swa, 0.0)];
+        calibrated(&mut nothing, 2.0);
+        assert_eq!(nothing[0].1, 0.0);
+        let vocabulary = Vocabulary::build([eng, swa, deu], ["a"], 1)?;
+        let order: Vec<Language> =
+            vocabulary.language_ids().filter_map(|id| vocabulary.language_of(id)).collect();
+        let cosines: Vec<f32> =
+            order.iter().map(|l| if *l == swa { 0.9 } else if *l == eng { 0.8 } else { -1.0 }).collect();
+        let ranked = score_classes(&cosines, &vocabulary, Some(&[eng, swa]));
+        assert_eq!((ranked.len(), ranked[0].0), (2, swa));
+        let want = 1.0 / (1.0 + (-3.0_f64).exp());
+        assert!((ranked[0].1 - want).abs() < 1e-6);
         Ok(())
     }
 }

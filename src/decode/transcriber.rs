@@ -1,10 +1,10 @@
 //! Samples to text with a recogniser.
 
 use super::greedy::{best_path, log_softmax};
-use super::language::{LanguageScores, score_languages};
-use crate::config::{ImportError, ModelFiles};
+use super::language::{LanguageScores, calibrated, score_classes, score_languages};
+use crate::config::{Calibration, ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
-use crate::model::{Pass, Recogniser, RecogniserConfig, Sequence};
+use crate::model::{Pass, Place, Recogniser, RecogniserConfig, Sequence, mean_place, place_of};
 use crate::text::{Language, Vocabulary};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
@@ -51,6 +51,8 @@ pub struct SegmentText {
     pub score: f64,
     /// Languages, most likely first; empty where nobody speaks.
     pub languages: Vec<ScoredLanguage>,
+    /// Where on the map the voice points; only models with a head for it know.
+    pub location: Option<Place>,
 }
 
 /// What was understood of an input.
@@ -73,6 +75,19 @@ impl Transcription {
             .filter(|t| !t.is_empty())
             .collect();
         texts.join(" ")
+    }
+
+    /// The language that is spoken, if its score reaches `threshold`.
+    #[must_use]
+    pub fn language(&self, threshold: f64) -> Option<ScoredLanguage> {
+        self.languages.first().copied().filter(|language| language.score >= threshold)
+    }
+
+    /// The middle of where the segments point, weighed by their length.
+    #[must_use]
+    pub fn location(&self) -> Option<Place> {
+        let pointing = self.segments.iter();
+        mean_place(pointing.filter_map(|(start, end, s)| Some((s.location?, end - start))))
     }
 
     /// Adds the next segment and weighs its languages by its length.
@@ -109,6 +124,7 @@ pub struct Transcriber {
     vocabulary: Vocabulary,
     log_mel: LogMel,
     norm: FeatureNorm,
+    calibration: Option<Calibration>,
     precision: Precision,
 }
 
@@ -121,12 +137,15 @@ impl Transcriber {
         let config = RecogniserConfig {
             encoder: files.config.encoder.clone(),
             vocab_size: files.vocabulary.len(),
+            n_languages: files.vocabulary.language_ids().len(),
+            joint: files.config.joint.clone(),
         };
         Ok(Self {
             model: Recogniser::new(&config, &files.parameters)?,
             vocabulary: files.vocabulary.clone(),
             log_mel: LogMel::new(files.config.features.clone())?,
             norm: files.config.feature_norm,
+            calibration: files.config.calibration,
             precision,
         })
     }
@@ -135,6 +154,12 @@ impl Transcriber {
     #[must_use]
     pub fn vocabulary(&self) -> &Vocabulary {
         &self.vocabulary
+    }
+
+    /// The calibration of the model's language scores, if it has one.
+    #[must_use]
+    pub fn calibration(&self) -> Option<Calibration> {
+        self.calibration
     }
 
     /// Decodes segments as one batch; each result is what the segment alone would give.
@@ -165,7 +190,10 @@ impl Transcriber {
                 features
             })
             .collect();
-        let logits = self.model.logits(&batch(&features)?, &Pass::inference(self.precision))?;
+        let output = self.model.forward(&batch(&features)?, &Pass::inference(self.precision))?;
+        let (logits, language) = (output.high, output.language.as_ref());
+        // The head's place where there is one, else the last that was predicted on the way.
+        let places = language.and_then(|l| l.location.as_ref()).or(output.places.last());
         let vocab = self.vocabulary.len();
         logits
             .lengths
@@ -175,16 +203,35 @@ impl Transcriber {
                 let mut log_probs =
                     logits.values.get(i)?.narrow(0, 0, frames)?.flatten_all()?.to_vec1()?;
                 log_softmax(&mut log_probs, vocab);
-                Ok(self.read(&log_probs, candidates))
+                let cosines = language.map(|l| l.cosines.get(i)?.to_vec1::<f32>()).transpose()?;
+                let place = places.map(|p| p.get(i)?.to_vec1::<f32>()).transpose()?;
+                let mut text = self.read(&log_probs, cosines.as_deref(), candidates);
+                if !text.languages.is_empty() {
+                    text.location = place.and_then(|vector| place_of(&vector));
+                }
+                Ok(text)
             })
             .collect()
     }
 
-    fn read(&self, log_probs: &[f32], candidates: Option<&[Language]>) -> SegmentText {
-        let LanguageScores { ranked, mass } =
+    /// Text and languages from log-probabilities and, of a model with a language head, cosines.
+    fn read(
+        &self,
+        log_probs: &[f32],
+        cosines: Option<&[f32]>,
+        candidates: Option<&[Language]>,
+    ) -> SegmentText {
+        let LanguageScores { mut ranked, mass } =
             score_languages(log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
-            return SegmentText { text: String::new(), score: 0.0, languages: Vec::new() };
+            let text = String::new();
+            return SegmentText { text, score: 0.0, languages: Vec::new(), location: None };
+        }
+        if let Some(cosines) = cosines {
+            ranked = score_classes(cosines, &self.vocabulary, candidates);
+        }
+        if let Some(calibration) = self.calibration {
+            calibrated(&mut ranked, calibration.temperature);
         }
         let characters: Vec<_> = best_path(log_probs, self.vocabulary.len(), |_| true)
             .into_iter()
@@ -200,6 +247,7 @@ impl Transcriber {
                 .into_iter()
                 .map(|(code, score)| ScoredLanguage { code, score })
                 .collect(),
+            location: None,
         }
     }
 }
@@ -226,14 +274,25 @@ mod tests {
     fn languages_are_weighed_by_length_and_silence_has_no_say() {
         let language =
             |code: &str, score| ScoredLanguage { code: code.parse().expect("a code"), score };
-        let said = |languages| SegmentText { text: "x".into(), score: 1.0, languages };
+        let said = |languages| SegmentText {
+            text: "x".into(),
+            score: 1.0,
+            languages,
+            location: Some(Place { latitude: 0.0, longitude: 10.0 }),
+        };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));
-        all.push(10.0, 40.0, SegmentText { text: String::new(), score: 0.0, languages: vec![] });
+        let silence =
+            SegmentText { text: String::new(), score: 0.0, languages: vec![], location: None };
+        all.push(10.0, 40.0, silence);
         all.push(40.0, 70.0, said(vec![language("deu", 1.0)]));
         assert_eq!(all.text(), "x x");
         assert_eq!(all.languages[0].code, "deu".parse().expect("a code"));
         assert!((all.languages[0].score - 0.775).abs() < 1e-9);
         assert!((all.languages[1].score - 0.225).abs() < 1e-9);
+        assert_eq!(all.language(0.7), all.languages.first().copied());
+        assert_eq!(all.language(0.8), None);
+        let place = all.location().expect("two segments point somewhere");
+        assert!((place.longitude - 10.0).abs() < 1e-9 && place.latitude.abs() < 1e-9);
     }
 }

@@ -282,6 +282,19 @@ impl EncoderConfig {
         )
     }
 
+    /// Whether the parameters of `other` fit: everything but the dropout rates is the same.
+    #[must_use]
+    pub fn same_shape(&self, other: &Self) -> bool {
+        let rates = Self {
+            dropout: self.dropout,
+            activation_dropout: self.activation_dropout,
+            input_dropout: self.input_dropout,
+            layer_drop: self.layer_drop,
+            ..other.clone()
+        };
+        *self == rates
+    }
+
     /// Input steps (samples or feature frames) per frame of the highest resolution.
     #[must_use]
     pub fn input_stride(&self) -> usize {

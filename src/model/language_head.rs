@@ -24,6 +24,9 @@ pub struct EcapaConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LanguageHeadConfig {
+    /// The block whose frames it reads, from 0; without one it reads the encoder's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
     /// A frame encoder of its own; without one the encoder's frames are pooled as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecapa: Option<EcapaConfig>,

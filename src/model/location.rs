@@ -101,8 +101,28 @@ pub fn place_of(vector: &[f32]) -> Option<Place> {
         }
     }
     let point: [f64; 3] = std::array::from_fn(|i| dot(INVERSE[i], sum));
+    place_at(point, 1e-6)
+}
+
+/// The middle of places with weights: the direction of the weighted mean of their unit
+/// vectors; `None` without any, or where they cancel out.
+#[must_use]
+pub fn mean_place(places: impl Iterator<Item = (Place, f64)>) -> Option<Place> {
+    let mut sum = [0.0; 3];
+    let mut total = 0.0;
+    for (place, weight) in places {
+        total += weight;
+        for (s, d) in sum.iter_mut().zip(place.direction()) {
+            *s += weight * d;
+        }
+    }
+    place_at(sum, 1e-6 * total)
+}
+
+/// The place in the direction of `point`, if that is longer than `shortest`.
+fn place_at(point: [f64; 3], shortest: f64) -> Option<Place> {
     let length = dot(point, point).sqrt();
-    (length > 1e-6).then(|| Place {
+    (length > shortest).then(|| Place {
         latitude: (point[2] / length).clamp(-1.0, 1.0).asin().to_degrees(),
         longitude: point[1].atan2(point[0]).to_degrees(),
     })
@@ -131,5 +151,15 @@ mod tests {
         }
         assert_eq!(place_of(&[0.5; LOCATION_DIM]), None);
         assert_eq!(place_of(&[0.1]), None);
+    }
+
+    #[test]
+    fn the_middle_lies_on_the_great_circle() {
+        let at = |latitude, longitude| Place { latitude, longitude };
+        let middle = mean_place([(at(0.0, 170.0), 1.0), (at(0.0, -170.0), 1.0)].into_iter());
+        assert!(middle.expect("a place").degrees_to(at(0.0, 180.0)) < 1e-9);
+        let opposite = [(at(0.0, 0.0), 1.0), (at(0.0, 180.0), 1.0)];
+        assert_eq!(mean_place(opposite.into_iter()), None);
+        assert_eq!(mean_place(std::iter::empty()), None);
     }
 }

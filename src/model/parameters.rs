@@ -1,5 +1,6 @@
 //! Named parameters: read from a checkpoint or started from a seed.
 
+use super::batch_norm::is_statistic;
 use super::init::{self, Start};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::var_builder::SimpleBackend;
@@ -13,6 +14,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug, Clone, Default)]
 pub struct Parameters {
     vars: Arc<Mutex<BTreeMap<String, Var>>>,
+    frozen: Frozen,
+}
+
+/// Tells of names whether training leaves the parameter alone.
+type Predicate = Box<dyn Fn(&str) -> bool + Send>;
+
+/// What training leaves alone.
+#[derive(Clone, Default)]
+struct Frozen(Arc<Mutex<Vec<Predicate>>>);
+
+impl std::fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Frozen").finish_non_exhaustive()
+    }
+}
+
+impl Frozen {
+    fn contains(&self, name: &str) -> bool {
+        let predicates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        is_statistic(name) || predicates.iter().any(|frozen| frozen(name))
+    }
 }
 
 impl Parameters {
@@ -25,7 +47,7 @@ impl Parameters {
             .into_iter()
             .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor.to_dtype(DType::F32)?)?)))
             .collect::<Result<_>>()?;
-        Ok(Self { vars: Arc::new(Mutex::new(vars)) })
+        Ok(Self { vars: Arc::new(Mutex::new(vars)), frozen: Frozen::default() })
     }
 
     /// Adds a parameter, or replaces the one of that name; `values` are not copied.
@@ -70,6 +92,25 @@ impl Parameters {
         vars.iter().map(|(name, var)| (name.clone(), var.clone())).collect()
     }
 
+    /// Freezes the parameters of whose name `frozen` is true: models built from now on have them
+    /// as constants, without gradient. Statistics of batch norms are always frozen.
+    pub fn freeze(&self, frozen: impl Fn(&str) -> bool + Send + 'static) {
+        let mut predicates = self.frozen.0.lock().unwrap_or_else(PoisonError::into_inner);
+        predicates.push(Box::new(frozen));
+    }
+
+    /// Drops the parameters of whose name `wanted` is false.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        let mut vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner);
+        vars.retain(|name, _| wanted(name));
+    }
+
+    /// Every parameter that is not frozen, in the order of names.
+    #[must_use]
+    pub fn trainable(&self) -> Vec<(String, Var)> {
+        self.all().into_iter().filter(|(name, _)| !self.frozen.contains(name)).collect()
+    }
+
     /// Number of values in all parameters.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -84,8 +125,9 @@ struct Backend {
 }
 
 impl Backend {
-    fn handed_out(&self, var: &Var) -> Tensor {
-        if self.frozen { var.as_tensor().detach() } else { var.as_tensor().clone() }
+    fn handed_out(&self, name: &str, var: &Var) -> Tensor {
+        let constant = self.frozen || self.parameters.frozen.contains(name);
+        if constant { var.as_tensor().detach() } else { var.as_tensor().clone() }
     }
 }
 
@@ -96,7 +138,7 @@ impl SimpleBackend for Backend {
             if var.shape() != &shape {
                 bail!("parameter `{name}` has shape {:?}, expected {shape:?}", var.shape());
             }
-            return Ok(self.handed_out(var));
+            return Ok(self.handed_out(name, var));
         }
         let Some(seed) = self.seed else {
             bail!("parameter `{name}` is missing");
@@ -109,7 +151,7 @@ impl SimpleBackend for Backend {
         };
         let values = init::values(start, name, seed, shape.elem_count());
         let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
-        let tensor = var.as_tensor().clone();
+        let tensor = self.handed_out(name, &var);
         vars.insert(name.to_owned(), var);
         Ok(tensor)
     }
@@ -117,7 +159,7 @@ impl SimpleBackend for Backend {
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
         let vars = self.parameters.vars.lock().unwrap_or_else(PoisonError::into_inner);
         match vars.get(name) {
-            Some(var) => Ok(self.handed_out(var)),
+            Some(var) => Ok(self.handed_out(name, var)),
             None => bail!("parameter `{name}` is missing"),
         }
     }

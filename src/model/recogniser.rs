@@ -1,7 +1,12 @@
-//! An encoder with CTC heads.
+//! An encoder with CTC heads and, beside them, heads for language and place.
 
+use super::after_block::AfterBlock;
 use super::config::EncoderConfig;
-use super::mr_hubert::MrHubert;
+use super::encoder::Encoder;
+use super::geo::GeoBranches;
+use super::intermediate_ctc::{IntermediateCtc, Predicts};
+use super::joint::JointConfig;
+use super::language_head::{LanguageHead, LanguageOutput};
 use super::parameters::Parameters;
 use super::pass::Pass;
 use super::sequence::Sequence;
@@ -18,6 +23,10 @@ pub struct RecogniserConfig {
     pub encoder: EncoderConfig,
     /// Tokens of the vocabulary, the blank among them.
     pub vocab_size: usize,
+    /// Languages of the vocabulary: the tokens from 1 on.
+    pub n_languages: usize,
+    /// Modules beside the CTC output.
+    pub joint: JointConfig,
 }
 
 /// CTC logits of a batch.
@@ -29,13 +38,32 @@ pub struct Logits {
     pub lengths: Vec<usize>,
 }
 
-/// A multi-resolution encoder with a CTC head on its highest resolution (`proj`) and, for
-/// training, one on its lowest (`low_proj`).
+/// Everything a recogniser says of a batch.
+#[derive(Debug, Clone)]
+pub struct RecogniserOutput {
+    /// Logits at the highest resolution.
+    pub high: Logits,
+    /// Logits at the lowest resolution, where there is a head for it.
+    pub low: Option<Logits>,
+    /// Logits inside the encoder and what they are to spell, in the order of the blocks.
+    pub intermediate: Vec<(Predicts, Logits)>,
+    /// Geolocation vectors predicted inside the encoder, `(batch, 299)` per block.
+    pub places: Vec<Tensor>,
+    /// What the language head says; class `k` is the language of token `k + 1`.
+    pub language: Option<LanguageOutput>,
+}
+
+/// An encoder with a CTC head on its highest resolution (`proj`), for training one on its
+/// lowest (`low_proj`), and the modules of a [`JointConfig`] (`intermediate_ctc`, `geo`, `language`).
 #[derive(Debug)]
 pub struct Recogniser {
-    encoder: MrHubert,
+    encoder: Encoder,
     proj: Linear,
     low_proj: Option<Linear>,
+    intermediate_ctc: Option<IntermediateCtc>,
+    geo: Option<GeoBranches>,
+    language: Option<LanguageHead>,
+    language_block: Option<usize>,
     dropout: f32,
 }
 
@@ -57,61 +85,100 @@ impl Recogniser {
         parameters: &Parameters,
         seed: u64,
     ) -> Result<Self> {
+        if config.joint.geo.as_ref().is_some_and(|geo| !geo.conditioning.is_trainable()) {
+            parameters.freeze(|name| name.starts_with("geo.lang2vec_conditioning_projs."));
+        }
         let low_resolution = !config.encoder.rate_ratios.is_empty();
         Self::build(config, &parameters.seeded(seed), low_resolution)
     }
 
     fn build(config: &RecogniserConfig, vb: &VarBuilder, low_resolution: bool) -> Result<Self> {
         let (dim, vocab) = (config.encoder.embed_dim, config.vocab_size);
+        let joint = &config.joint;
         Ok(Self {
-            encoder: MrHubert::new(&config.encoder, vb)?,
+            encoder: Encoder::new(&config.encoder, vb)?,
             proj: Linear::uniform(dim, vocab, &vb.pp("proj"))?,
             low_proj: if low_resolution {
                 Some(Linear::uniform(dim, vocab, &vb.pp("low_proj"))?)
             } else {
                 None
             },
+            intermediate_ctc: match &joint.intermediate_ctc {
+                Some(ctc) => {
+                    let vb = vb.pp("intermediate_ctc");
+                    Some(IntermediateCtc::new(ctc, dim, vocab, config.n_languages, &vb)?)
+                }
+                None => None,
+            },
+            geo: match &joint.geo {
+                Some(geo) => Some(GeoBranches::new(geo, dim, &vb.pp("geo"))?),
+                None => None,
+            },
+            language: match &joint.language {
+                Some(head) => {
+                    Some(LanguageHead::new(head, dim, config.n_languages, &vb.pp("language"))?)
+                }
+                None => None,
+            },
+            language_block: joint.language.as_ref().and_then(|head| head.block),
             dropout: config.encoder.dropout,
         })
     }
 
     /// The encoder.
     #[must_use]
-    pub fn encoder(&self) -> &MrHubert {
+    pub fn encoder(&self) -> &Encoder {
         &self.encoder
     }
 
-    /// Logits at the highest resolution.
+    /// Everything the recogniser says of a batch.
     ///
     /// # Errors
     /// If shapes disagree.
-    pub fn logits(&self, input: &Sequence, pass: &Pass) -> Result<Logits> {
-        let outputs = self.encoder.forward(input, pass)?;
-        let highest = outputs.last().expect("an encoder has at least one resolution");
-        self.head(&self.proj, &highest.output, pass)
-    }
-
-    /// Logits at the highest and, where there is a head for it, the lowest resolution.
-    ///
-    /// # Errors
-    /// If shapes disagree.
-    pub fn training_logits(
-        &self,
-        input: &Sequence,
-        pass: &Pass,
-    ) -> Result<(Logits, Option<Logits>)> {
-        let outputs = self.encoder.forward(input, pass)?;
-        let highest = outputs.last().expect("an encoder has at least one resolution");
-        let high = self.head(&self.proj, &highest.output, pass)?;
-        let low = match &self.low_proj {
-            Some(proj) => Some(self.head(proj, &outputs[0].output, pass)?),
-            None => None,
-        };
-        Ok((high, low))
+    pub fn forward(&self, input: &Sequence, pass: &Pass) -> Result<RecogniserOutput> {
+        let mut listener = (
+            self.intermediate_ctc.as_ref().map(|ctc| ctc.listen(&self.proj)),
+            (
+                self.geo.as_ref().map(GeoBranches::listen),
+                Keep { wanted: self.language_block, frames: None },
+            ),
+        );
+        let outputs = self.encoder.forward_with(input, pass, &mut listener)?;
+        let (ctc, (geo, kept)) = listener;
+        let highest = &outputs.last().expect("an encoder has at least one resolution").output;
+        Ok(RecogniserOutput {
+            high: self.head(&self.proj, highest, pass)?,
+            low: match &self.low_proj {
+                Some(proj) => Some(self.head(proj, &outputs[0].output, pass)?),
+                None => None,
+            },
+            intermediate: ctc.map(|ctc| ctc.logits).unwrap_or_default(),
+            places: geo.map(|geo| geo.predictions).unwrap_or_default(),
+            language: match &self.language {
+                Some(head) => Some(head.forward(kept.frames.as_ref().unwrap_or(highest), pass)?),
+                None => None,
+            },
+        })
     }
 
     fn head(&self, proj: &Linear, output: &Sequence, pass: &Pass) -> Result<Logits> {
         let hidden = pass.dropout(&output.hidden, self.dropout)?;
         Ok(Logits { values: proj.forward(&hidden, pass)?, lengths: output.lengths.clone() })
+    }
+}
+
+/// Keeps the frames of one block.
+#[derive(Debug)]
+struct Keep {
+    wanted: Option<usize>,
+    frames: Option<Sequence>,
+}
+
+impl AfterBlock for Keep {
+    fn block(&mut self, block: usize, frames: &Sequence, _: &Pass) -> Result<Option<Tensor>> {
+        if self.wanted == Some(block) {
+            self.frames = Some(frames.clone());
+        }
+        Ok(None)
     }
 }

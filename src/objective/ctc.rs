@@ -23,8 +23,10 @@ pub struct MultiResolutionCtc {
 pub struct MultiResolutionLoss {
     /// Sum over clips, nats; to be differentiated.
     pub sum: Tensor,
-    /// Sum of the high-resolution losses alone, nats.
+    /// Sum of the high-resolution losses alone, nats, unweighted.
     pub high_sum: f64,
+    /// The high-resolution loss of each clip, nats; `None` for those that take no part.
+    pub clips: Vec<Option<f64>>,
     /// Tokens that were to be spelt, counting one per clip for its end.
     pub n_tokens: usize,
     /// Clips too short to spell their target; they take no part.
@@ -32,7 +34,8 @@ pub struct MultiResolutionLoss {
 }
 
 impl MultiResolutionCtc {
-    /// Loss of `targets` under `high` and, if given, `low` logits, each with its lengths.
+    /// Loss of `targets` under `high` and, if given, `low` logits, each with its lengths;
+    /// `clip_weights`, one per clip, say how much each counts (1 where there are none).
     ///
     /// At the low resolution a target that no longer fits its frames is replaced by its open-ended first token.
     ///
@@ -43,6 +46,7 @@ impl MultiResolutionCtc {
         high: (&Tensor, &[usize]),
         low: Option<(&Tensor, &[usize])>,
         targets: &[Target],
+        clip_weights: Option<&[f32]>,
     ) -> Result<MultiResolutionLoss> {
         let (logits, lengths) = high;
         let feasible: Vec<f32> = targets
@@ -62,9 +66,20 @@ impl MultiResolutionCtc {
             .map(|(t, _)| t.tokens.len() + 1)
             .sum();
         let n_infeasible = feasible.iter().filter(|f| **f == 0.0).count();
-        let weights = Tensor::new(feasible.as_slice(), logits.device())?;
-        let mut sum = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
-        let high_sum = f64::from(sum.to_scalar::<f32>()?);
+        let weights: Vec<f32> = match clip_weights {
+            Some(weights) => feasible.iter().zip(weights).map(|(f, w)| f * w).collect(),
+            None => feasible.clone(),
+        };
+        let weights = Tensor::new(weights.as_slice(), logits.device())?;
+        let losses = ctc_loss(logits, &targets, lengths, self.blank)?;
+        let clips: Vec<Option<f64>> = losses
+            .to_vec1::<f32>()?
+            .into_iter()
+            .zip(&feasible)
+            .map(|(loss, feasible)| (*feasible > 0.0).then(|| f64::from(loss)))
+            .collect();
+        let high_sum = clips.iter().flatten().sum();
+        let mut sum = (losses * &weights)?.sum_all()?;
         let first = |logits: &Tensor, lengths: &[usize]| {
             let targets: Vec<Target> = targets.iter().map(beginning).collect();
             (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()
@@ -85,8 +100,26 @@ impl MultiResolutionCtc {
         if let Some(language) = language {
             sum = (sum + (language * self.first_token_weight)?)?;
         }
-        Ok(MultiResolutionLoss { sum, high_sum, n_tokens, n_infeasible })
+        Ok(MultiResolutionLoss { sum, high_sum, clips, n_tokens, n_infeasible })
     }
+}
+
+/// Sum over clips of the loss of `targets` at a tap inside the encoder, nats; a target that does
+/// not fit its frames is replaced by its open-ended first token.
+///
+/// # Shapes
+/// `logits`: `(batch, frames, vocab)` with the valid frames of each clip.
+///
+/// # Errors
+/// If shapes disagree.
+pub fn intermediate_ctc(
+    (logits, lengths): (&Tensor, &[usize]),
+    targets: &[Target],
+    blank: u32,
+) -> Result<Tensor> {
+    let targets: Vec<Target> =
+        targets.iter().zip(lengths).map(|(target, &frames)| shortened(target, frames)).collect();
+    ctc_loss(logits, &targets, lengths, blank)?.sum_all()
 }
 
 fn fits(target: &Target, frames: usize) -> bool {
@@ -115,10 +148,12 @@ mod tests {
         let logits = Var::zeros((2, 2, 3), DType::F32, &Device::Cpu)?;
         let targets = [vec![1], vec![1, 2, 1]].map(|tokens| Target { tokens, open_ended: false });
         let ctc = MultiResolutionCtc { low_weight: 0.0, first_token_weight: 0.0, blank: 0 };
-        let loss = ctc.loss((&logits, &[2, 2]), None, &targets)?;
+        let loss = ctc.loss((&logits, &[2, 2]), None, &targets, Some(&[0.5, 1.0]))?;
         assert_eq!((loss.n_tokens, loss.n_infeasible), (2, 1));
         // Uniform over three tokens: three of nine paths spell the first target.
         assert!((loss.high_sum - 3.0_f64.ln()).abs() < 1e-6);
+        assert_eq!(loss.clips[1], None);
+        assert!((f64::from(loss.sum.to_scalar::<f32>()?) - 0.5 * 3.0_f64.ln()).abs() < 1e-6);
         let gradient = loss.sum.backward()?.get(&logits).expect("gradient").get(1)?;
         assert_eq!(gradient.abs()?.sum_all()?.to_scalar::<f32>()?, 0.0);
         Ok(())
@@ -129,7 +164,7 @@ mod tests {
         let logits = Tensor::zeros((1, 2, 3), DType::F32, &Device::Cpu)?;
         let targets = [Target { tokens: vec![1, 2], open_ended: false }];
         let ctc = MultiResolutionCtc { low_weight: 0.0, first_token_weight: 2.0, blank: 0 };
-        let loss = ctc.loss((&logits, &[2]), None, &targets)?;
+        let loss = ctc.loss((&logits, &[2]), None, &targets, None)?;
         // One of nine paths spells both tokens; first comes 1 with 1/3 + 1/3 * 1/3.
         let want = 9.0_f64.ln() - 2.0 * (4.0_f64 / 9.0).ln();
         assert!((f64::from(loss.sum.to_scalar::<f32>()?) - want).abs() < 1e-5);

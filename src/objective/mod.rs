@@ -7,5 +7,5 @@ mod ctc;
 mod geo;
 
 pub use aam::AngularMargin;
-pub use ctc::{MultiResolutionCtc, MultiResolutionLoss};
+pub use ctc::{MultiResolutionCtc, MultiResolutionLoss, intermediate_ctc};
 pub use geo::{Blending, GeoWeights, location_loss};

@@ -30,17 +30,20 @@ pub(super) struct AdamW {
 pub(super) struct Slot {
     pub(super) name: String,
     pub(super) var: Var,
+    /// What the learning rate is multiplied by.
+    rate: f64,
     pub(super) mean: Vec<f32>,
     pub(super) square: Vec<f32>,
 }
 
 impl AdamW {
-    pub(super) fn new(config: AdamWConfig, parameters: Vec<(String, Var)>) -> Self {
+    /// Each parameter with its name and what the learning rate is multiplied by for it.
+    pub(super) fn new(config: AdamWConfig, parameters: Vec<(String, Var, f64)>) -> Self {
         let slots = parameters
             .into_iter()
-            .map(|(name, var)| {
+            .map(|(name, var, rate)| {
                 let n = var.elem_count();
-                Slot { name, var, mean: vec![0.0; n], square: vec![0.0; n] }
+                Slot { name, var, rate, mean: vec![0.0; n], square: vec![0.0; n] }
             })
             .collect();
         Self { config, slots }
@@ -78,11 +81,12 @@ impl AdamW {
         let [beta1, beta2] = self.config.betas;
         let correction1 = 1.0 - beta1.powf(step as f64);
         let correction2 = 1.0 - beta2.powf(step as f64);
-        let rate = (lr / correction1) as f32;
         let root = correction2.sqrt().recip() as f32;
         let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, self.config.eps as f32);
         let decay = self.config.weight_decay;
         self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, gradient)| {
+            let lr = lr * slot.rate;
+            let rate = (lr / correction1) as f32;
             let shrink = if slot.var.rank() > 1 { (1.0 - lr * decay) as f32 } else { 1.0 };
             let mut values = slot.var.flatten_all()?.to_vec1::<f32>()?;
             for (((value, mean), square), &g) in
@@ -109,7 +113,7 @@ mod tests {
         let config =
             AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 10.0 };
         let var = Var::new(&[[1.0_f32, -2.0]], &Device::Cpu)?;
-        let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone())]);
+        let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone(), 1.0)]);
         // By hand: the first step moves each value by the learning rate against the sign of
         // its gradient, after shrinking it by lr * decay.
         let norm = optimiser.step(&[vec![3.0, -4.0]], 1.0, 0.01, 1)?;
@@ -124,11 +128,24 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_moves_at_its_own_rate() -> Result<()> {
+        let config =
+            AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 10.0 };
+        let [fast, slow] = [1.0_f32, 1.0].map(|v| Var::new(&[v], &Device::Cpu));
+        let (fast, slow) = (fast?, slow?);
+        let parameters = vec![("a".into(), fast.clone(), 1.0), ("b".into(), slow.clone(), 0.1)];
+        AdamW::new(config, parameters).step(&[vec![1.0], vec![1.0]], 1.0, 0.01, 1)?;
+        let moved = |var: &Var| Ok::<_, candle_core::Error>(1.0 - var.to_vec1::<f32>()?[0]);
+        assert!((moved(&fast)? - 0.01).abs() < 1e-6 && (moved(&slow)? - 0.001).abs() < 1e-6);
+        Ok(())
+    }
+
+    #[test]
     fn a_long_gradient_is_shortened_before_it_enters_the_moments() -> Result<()> {
         let config =
             AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let var = Var::new(&[0.0_f32], &Device::Cpu)?;
-        let mut optimiser = AdamW::new(config, vec![("b".into(), var)]);
+        let mut optimiser = AdamW::new(config, vec![("b".into(), var, 1.0)]);
         optimiser.step(&[vec![50.0]], 0.1, 0.01, 1)?;
         assert!((optimiser.slots()[0].mean[0] - 0.1).abs() < 1e-6);
         Ok(())

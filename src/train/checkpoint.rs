@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use super::adamw::AdamW;
+use super::dro::CtcDro;
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
 use candle_core::{Device, Tensor};
 use std::io::Write;
@@ -11,6 +12,9 @@ const FILE: &str = "checkpoint.safetensors";
 
 /// Name under which a step count is stored: as a tensor of two halves, exact in f32.
 const STEP: &str = "step";
+
+/// Name of the weights of the languages, in runs that have them.
+const DRO: &str = "ctc_dro";
 
 pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
@@ -29,11 +33,19 @@ fn unusable(folder: &Path, source: CheckpointError) -> TrainError {
     TrainError::Checkpoint { folder: folder.to_owned(), source: Box::new(source) }
 }
 
-/// Saves parameters, moments and step.
-pub(super) fn save(folder: &Path, optimiser: &AdamW, step: u64) -> Result<(), TrainError> {
+/// Saves parameters, moments, weights of the languages and step.
+pub(super) fn save(
+    folder: &Path,
+    optimiser: &AdamW,
+    dro: Option<&CtcDro>,
+    step: u64,
+) -> Result<(), TrainError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     let halves = [(step >> 16) as f32, (step & 0xffff) as f32];
     tensors.push((STEP.to_owned(), Tensor::new(&halves, &Device::Cpu)?));
+    if let Some(dro) = dro {
+        tensors.push((DRO.to_owned(), Tensor::new(dro.weights(), &Device::Cpu)?));
+    }
     for slot in optimiser.slots() {
         let shape = slot.var.shape();
         tensors.push((format!("parameter.{}", slot.name), slot.var.as_tensor().clone()));
@@ -53,7 +65,11 @@ pub(super) fn save(folder: &Path, optimiser: &AdamW, step: u64) -> Result<(), Tr
 }
 
 /// Restores what [`save`] wrote and returns the step; `None` if there is no checkpoint.
-pub(super) fn restore(folder: &Path, optimiser: &mut AdamW) -> Result<Option<u64>, TrainError> {
+pub(super) fn restore(
+    folder: &Path,
+    optimiser: &mut AdamW,
+    dro: Option<&mut CtcDro>,
+) -> Result<Option<u64>, TrainError> {
     let stored = match checkpoint::read(&path(folder)) {
         Ok(stored) => stored,
         Err(CheckpointError::Io { source, .. })
@@ -65,7 +81,7 @@ pub(super) fn restore(folder: &Path, optimiser: &mut AdamW) -> Result<Option<u64
     };
     let stored: std::collections::HashMap<_, _> = stored.all().into_iter().collect();
     let other = |problem| TrainError::OtherRun { folder: folder.to_owned(), problem };
-    if stored.len() != 3 * optimiser.slots().len() + 1 {
+    if stored.len() != 3 * optimiser.slots().len() + 1 + usize::from(dro.is_some()) {
         return Err(other("it has another number of parameters"));
     }
     let values = |name: &str, shape: &candle_core::Shape| {
@@ -76,6 +92,9 @@ pub(super) fn restore(folder: &Path, optimiser: &mut AdamW) -> Result<Option<u64
         Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
     };
     let halves = values(STEP, &2.into())?;
+    if let Some(dro) = dro {
+        dro.restore(values(DRO, &dro.weights().len().into())?);
+    }
     for slot in optimiser.slots_mut() {
         let shape = slot.var.shape().clone();
         let parameter = values(&format!("parameter.{}", slot.name), &shape)?;

@@ -6,12 +6,16 @@
 
 mod adamw;
 mod checkpoint;
+mod dro;
 mod loader;
 mod log;
+mod loss;
 mod schedule;
 mod trainer;
 
 pub use adamw::AdamWConfig;
+pub use dro::CtcDroConfig;
+pub use loss::LanguageLoss;
 pub use schedule::Schedule;
 pub use trainer::{Finished, Observe, StepReport, TrainConfig, Trainer};
 
@@ -42,6 +46,14 @@ pub enum TrainError {
     NoGradient {
         /// The first of them.
         name: String,
+    },
+    /// More parameters than may be trained.
+    #[error("{count} parameters would be trained, `max_trainable` allows {limit}")]
+    TooManyTrainable {
+        /// How many.
+        count: usize,
+        /// The bound.
+        limit: usize,
     },
     /// Loss or gradient is not a number, again and again.
     #[error("loss or gradient was not finite in {count} steps in a row, last at step {step}")]

@@ -1,15 +1,15 @@
 //! The loop.
 
 use super::adamw::{AdamW, AdamWConfig};
+use super::dro::{CtcDro, CtcDroConfig, GroupLoss};
+use super::loss::{LanguageLoss, Losses};
 use super::log::Log;
 use super::schedule::Schedule;
 use super::{TrainError, checkpoint, loader};
 use crate::data::{Batch, BatchConfig, Batches, DataError};
 use crate::model::{Parameters, Pass, Recogniser, Sequence};
-use crate::objective::MultiResolutionCtc;
-use asr_kernels::ctc::Target;
 use asr_kernels::{Precision, threads};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
@@ -36,6 +36,22 @@ pub struct TrainConfig {
     pub low_weight: f64,
     /// Weight of the loss on the language tag by itself.
     pub language_weight: f64,
+    /// Share of the CTC loss taken by the taps of `joint.intermediate_ctc`, 0 up to 1; 0.3 is a
+    /// good start.
+    #[serde(default)]
+    pub intermediate_weight: f64,
+    /// Loss of the language head and the places; needed where `joint` has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_loss: Option<LanguageLoss>,
+    /// Weighs languages by how badly they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctc_dro: Option<CtcDroConfig>,
+    /// What the learning rate of the encoder is multiplied by; heads have the full one.
+    #[serde(default = "one")]
+    pub encoder_rate: f64,
+    /// Most parameters that may be trained; a run that would train more does not start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_trainable: Option<usize>,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
     /// Steps between lines of the log.
@@ -44,6 +60,11 @@ pub struct TrainConfig {
     pub validate_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+}
+
+/// The learning rate as it is.
+fn one() -> f64 {
+    1.0
 }
 
 impl TrainConfig {
@@ -84,6 +105,22 @@ impl TrainConfig {
             "language_weight",
             "between 0 and 1000",
         )?;
+        check(
+            (0.0..1.0).contains(&self.intermediate_weight),
+            "intermediate_weight",
+            "from 0 up to, not including, 1",
+        )?;
+        check(
+            self.encoder_rate > 0.0 && self.encoder_rate <= 1.0,
+            "encoder_rate",
+            "above 0, at most 1",
+        )?;
+        if let Some(loss) = &self.language_loss {
+            loss.validate()?;
+        }
+        if let Some(dro) = &self.ctc_dro {
+            dro.validate()?;
+        }
         check(self.log_every >= 1, "log_every", "at least 1")?;
         check(self.validate_every >= 1, "validate_every", "at least 1")?;
         check(self.save_every >= 1, "save_every", "at least 1")
@@ -143,8 +180,10 @@ pub enum Finished {
 pub struct Trainer<'a> {
     /// The model; must have been built on `parameters`.
     pub model: &'a Recogniser,
-    /// Its parameters.
+    /// Its parameters; those that are frozen stay as they are.
     pub parameters: &'a Parameters,
+    /// The geolocation vector of each language of the vocabulary, in order, where it has one.
+    pub places: &'a [Option<Vec<f32>>],
     /// Where batches come from.
     pub batches: &'a Batches<'a>,
     /// How they are drawn.
@@ -164,6 +203,7 @@ struct Share {
     tokens: usize,
     infeasible: usize,
     audio_s: f64,
+    groups: Vec<GroupLoss>,
 }
 
 /// Sums between two lines of the log.
@@ -186,8 +226,11 @@ impl Trainer<'_> {
     /// [`TrainError`]; the last checkpoint stays valid.
     pub fn run(&self, observer: &mut dyn Observe) -> Result<Finished, TrainError> {
         self.config.validate()?;
-        let mut optimiser = AdamW::new(self.config.optimiser.clone(), self.parameters.all());
-        let start = checkpoint::restore(self.folder, &mut optimiser)?.unwrap_or(0);
+        let trainable = self.trainable()?;
+        let mut optimiser = AdamW::new(self.config.optimiser.clone(), trainable);
+        let mut dro =
+            self.config.ctc_dro.clone().map(|config| CtcDro::new(config, self.places.len()));
+        let start = checkpoint::restore(self.folder, &mut optimiser, dro.as_mut())?.unwrap_or(0);
         let mut log = Log::open(self.folder, start)?;
         let steps = self.config.schedule.steps;
         let (sender, receiver) = sync_channel(3);
@@ -213,7 +256,10 @@ impl Trainer<'_> {
                 let waiting = Instant::now();
                 let batches = receiver.recv().map_err(|_| DataError::Empty)??;
                 tally.waited += waiting.elapsed();
-                let shares = self.compute(&batches, step)?;
+                let shares = self.compute(&batches, step, dro.as_ref())?;
+                if let Some(dro) = &mut dro {
+                    dro.update(shares.iter().flat_map(|share| &share.groups));
+                }
                 let (gradients, scale) = self.combine(shares, &mut tally)?;
                 let lr = self.config.schedule.at(step);
                 let norm = optimiser.step(&gradients, scale, lr, step)?;
@@ -237,7 +283,7 @@ impl Trainer<'_> {
                 }
                 let stop = self.stop.load(Ordering::Relaxed);
                 if step % self.config.save_every == 0 || last || stop {
-                    checkpoint::save(self.folder, &optimiser, step)?;
+                    checkpoint::save(self.folder, &optimiser, dro.as_ref(), step)?;
                 }
                 if step % self.config.validate_every == 0 || last {
                     let scores = observer
@@ -254,14 +300,41 @@ impl Trainer<'_> {
         })
     }
 
+    /// What is trained, each with the factor of its learning rate.
+    fn trainable(&self) -> Result<Vec<(String, Var, f64)>, TrainError> {
+        let trainable = self.parameters.trainable();
+        let count = trainable.iter().map(|(_, var)| var.elem_count()).sum();
+        if let Some(limit) = self.config.max_trainable
+            && count > limit
+        {
+            return Err(TrainError::TooManyTrainable { count, limit });
+        }
+        let heads = ["proj.", "low_proj.", "intermediate_ctc.", "geo.", "language."];
+        let rate = |name: &str| {
+            if heads.iter().any(|h| name.starts_with(h)) { 1.0 } else { self.config.encoder_rate }
+        };
+        let with_rate = |(name, var): (String, Var)| {
+            let rate = rate(&name);
+            (name, var, rate)
+        };
+        Ok(trainable.into_iter().map(with_rate).collect())
+    }
+
     /// Forward and backward of each micro-batch on a thread of its own.
-    fn compute(&self, batches: &[Batch], step: u64) -> Result<Vec<Share>, TrainError> {
+    fn compute(
+        &self,
+        batches: &[Batch],
+        step: u64,
+        dro: Option<&CtcDro>,
+    ) -> Result<Vec<Share>, TrainError> {
         std::thread::scope(|scope| {
             let workers: Vec<_> = batches
                 .iter()
                 .enumerate()
                 .map(|(i, batch)| {
-                    scope.spawn(move || threads::serial(|| self.share(batch, step, i as u64)))
+                    scope.spawn(move || {
+                        threads::serial(|| self.share(batch, step, i as u64, dro))
+                    })
                 })
                 .collect();
             workers
@@ -273,7 +346,13 @@ impl Trainer<'_> {
         })
     }
 
-    fn share(&self, batch: &Batch, step: u64, number: u64) -> Result<Share, TrainError> {
+    fn share(
+        &self,
+        batch: &Batch,
+        step: u64,
+        number: u64,
+        dro: Option<&CtcDro>,
+    ) -> Result<Share, TrainError> {
         let precision = if self.config.bf16 { Precision::Bf16 } else { Precision::F32 };
         let seed = crate::data::Random::new(&[self.config.seed, step, number]).next_u64();
         let pass = Pass::training(precision, seed);
@@ -282,24 +361,14 @@ impl Trainer<'_> {
             hidden: Tensor::from_slice(&batch.features, shape, &Device::Cpu)?,
             lengths: batch.lengths.clone(),
         };
-        let targets: Vec<Target> = batch
-            .labels
-            .iter()
-            .map(|l| Target { tokens: l.tokens.clone(), open_ended: l.open_ended })
-            .collect();
-        let (high, low) = self.model.training_logits(&input, &pass)?;
-        let objective = MultiResolutionCtc {
-            low_weight: self.config.low_weight,
-            first_token_weight: self.config.language_weight,
-            blank: 0,
-        };
-        let low = low.as_ref().map(|low| (&low.values, low.lengths.as_slice()));
-        let loss = objective.loss((&high.values, &high.lengths), low, &targets)?;
+        let output = self.model.forward(&input, &pass)?;
+        let losses = Losses { config: self.config, places: self.places, dro };
+        let loss = losses.of(&output, &batch.labels)?;
         let grads = loss.sum.backward()?;
         let may_be_skipped = self.model.encoder().config().layer_drop > 0.0;
         let gradients = self
             .parameters
-            .all()
+            .trainable()
             .into_iter()
             .map(|(name, var)| match grads.get(&var) {
                 Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
@@ -311,10 +380,11 @@ impl Trainer<'_> {
             .collect::<Result<_, _>>()?;
         Ok(Share {
             gradients,
-            loss: loss.high_sum,
+            loss: loss.nats,
             tokens: loss.n_tokens,
             infeasible: loss.n_infeasible,
             audio_s: batch.audio_s,
+            groups: loss.groups,
         })
     }
 

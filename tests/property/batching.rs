@@ -41,20 +41,35 @@ impl Batch {
             Ok::<(), candle_core::Error>(())
         };
         let encoder = self.model.encoder();
-        let (a, t) = (encoder.forward(&alone, &pass)?, encoder.forward(&together, &pass)?);
-        for (i, (a, t)) in a.iter().zip(&t).enumerate() {
+        let (a, t) = (encoder.trace(&alone, &[], &pass)?, encoder.trace(&together, &[], &pass)?);
+        for (i, (a, t)) in a.resolutions.iter().zip(&t.resolutions).enumerate() {
             let (a, t) = (&a.output, &t.output);
             add(format!("resolution {i}"), (&a.hidden, &a.lengths), (&t.hidden, &t.lengths))?;
         }
-        let (high, low) = self.model.training_logits(&alone, &pass)?;
-        let (high_together, low_together) = self.model.training_logits(&together, &pass)?;
+        let alone = self.model.forward(&alone, &pass)?;
+        let together = self.model.forward(&together, &pass)?;
         let mut add_logits = |name: &str, a: &Logits, t: &Logits| {
-            add(name.to_owned(), (&a.values, &a.lengths), (&t.values, &t.lengths))
+            let (a, t) = ((&a.values, a.lengths.as_slice()), (&t.values, t.lengths.as_slice()));
+            add(name.to_owned(), a, t)
         };
-        add_logits("logits", &high, &high_together)?;
-        match (&low, &low_together) {
+        add_logits("logits", &alone.high, &together.high)?;
+        match (&alone.low, &together.low) {
             (Some(low), Some(together)) => add_logits("low logits", low, together)?,
             (low, together) => assert!(low.is_none() && together.is_none(), "one head is missing"),
+        }
+        for ((_, a), (_, t)) in alone.intermediate.iter().zip(&together.intermediate) {
+            add_logits("tap", a, t)?;
+        }
+        let mut of_clip = |name: &str, a: &Tensor, t: &Tensor| {
+            let difference = (a.get(0)? - t.get(clip)?)?.abs()?.max(0)?.to_scalar::<f32>()?;
+            differences.push((name.to_owned(), difference));
+            Ok::<(), candle_core::Error>(())
+        };
+        for (a, t) in alone.places.iter().zip(&together.places) {
+            of_clip("place", a, t)?;
+        }
+        if let (Some(a), Some(t)) = (&alone.language, &together.language) {
+            of_clip("cosines", &a.cosines, &t.cosines)?;
         }
         Ok(differences)
     }
@@ -89,7 +104,7 @@ proptest! {
         let wanted = config.frames(steps.max(config.receptive_field()));
         let batch = Batch::new(config, &[steps], 0, seed).expect("a valid configuration");
         let input = super::encoders::batch(&batch.config, &[&batch.clips[0]], 0).expect("one clip");
-        let logits = batch.model.logits(&input, &Pass::inference(Precision::F32)).expect("fits");
+        let logits = batch.model.forward(&input, &Pass::inference(Precision::F32)).expect("fits").high;
         prop_assert_eq!(&logits.lengths, &[wanted]);
         prop_assert_eq!(logits.values.dims(), &[1, wanted, super::encoders::VOCAB_SIZE]);
     }

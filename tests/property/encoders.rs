@@ -1,7 +1,7 @@
 //! Small random encoders and clips.
 
 use asr::model::{ConvLayer, ConvNorm, EncoderConfig, Parameters, Sampling, Sequence, Variant};
-use asr::model::{Recogniser, RecogniserConfig};
+use asr::model::{JointConfig, Recogniser, RecogniserConfig};
 use asr_kernels::reference::uniform;
 use candle_core::{Device, Result, Tensor};
 use proptest::prelude::*;
@@ -97,7 +97,12 @@ pub(crate) fn random_parameters(config: &EncoderConfig, seed: u64) -> Result<Par
 }
 
 pub(crate) fn recogniser_config(config: &EncoderConfig) -> RecogniserConfig {
-    RecogniserConfig { encoder: config.clone(), vocab_size: VOCAB_SIZE }
+    RecogniserConfig {
+        encoder: config.clone(),
+        vocab_size: VOCAB_SIZE,
+        n_languages: 2,
+        joint: JointConfig::default(),
+    }
 }
 
 /// A clip of `steps` input steps.

@@ -109,12 +109,12 @@ impl Training {
     fn loss(&self, parameters: &Parameters) -> Result<Tensor> {
         let model = Recogniser::for_training(&recogniser_config(&self.config), parameters, 0)?;
         let input = batch(&self.config, &[&self.clips[0], &self.clips[1]], 0)?;
-        let (high, low) =
-            model.training_logits(&input, &Pass::training(Precision::F32, self.seed))?;
+        let output = model.forward(&input, &Pass::training(Precision::F32, self.seed))?;
+        let (high, low) = (output.high, output.low);
         let targets = [vec![1, 2], vec![3]].map(|tokens| Target { tokens, open_ended: false });
         let ctc = MultiResolutionCtc { low_weight: 0.3, first_token_weight: 0.5, blank: 0 };
         let low = low.as_ref().map(|low| (&low.values, low.lengths.as_slice()));
-        Ok(ctc.loss((&high.values, &high.lengths), low, &targets)?.sum)
+        Ok(ctc.loss((&high.values, &high.lengths), low, &targets, None)?.sum)
     }
 
     /// Loss after `parameter` moved by `step` along `direction`.

@@ -39,7 +39,7 @@ fn logits(files: &ModelFiles, seed: u64) -> Vec<f32> {
     let config = &files.config.encoder;
     let model = Recogniser::new(&recogniser_config(config), &files.parameters).expect("complete");
     let input = batch(config, &[&clip(config, 50, seed)], 0).expect("one clip");
-    let logits = model.logits(&input, &Pass::inference(Precision::F32)).expect("fits");
+    let logits = model.forward(&input, &Pass::inference(Precision::F32)).expect("fits").high;
     logits.values.flatten_all().and_then(|t| t.to_vec1()).expect("f32")
 }
 
