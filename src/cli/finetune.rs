@@ -8,7 +8,7 @@ use crate::data::{Batches, Clip, Condition, Corpus, DevList, Transcript, read_ma
 use crate::decode::Transcriber;
 use crate::features::LogMel;
 use crate::model::checkpoint::StoredAs;
-use crate::model::{Parameters, Place, Recogniser, RecogniserConfig, location_vector};
+use crate::model::{GeoPoint, Parameters, Recogniser, RecogniserConfig, location_vector};
 use crate::text::{Language, Vocabulary, normalise, place_of_language};
 use crate::train::{Finished, Observe, StepReport, Trainer};
 use asr_kernels::Precision;
@@ -85,6 +85,8 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
         n_languages: vocabulary.language_ids().len(),
         joint: recipe.joint.clone(),
     };
+    let frozen = recipe.train.frozen.clone();
+    parameters.freeze(move |name| frozen.iter().any(|start| name.starts_with(start.as_str())));
     let model = Recogniser::for_training(&config, &parameters, recipe.train.seed)?;
     let trained: usize = parameters.trainable().iter().map(|(_, var)| var.elem_count()).sum();
     talk.progress(format_args!(
@@ -182,7 +184,7 @@ fn places(vocabulary: &Vocabulary) -> Vec<Option<Vec<f32>>> {
         .language_ids()
         .map(|id| {
             let (latitude, longitude) = place_of_language(vocabulary.language_of(id)?)?;
-            Some(location_vector(Place { latitude, longitude }))
+            Some(location_vector(GeoPoint { latitude, longitude }))
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use super::input::Input;
 use super::model::LoadedModel;
 use super::recognise::{InputError, Recognised};
 use crate::decode::ScoredLanguage;
-use crate::model::Place;
+use crate::model::GeoPoint;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fs::File;
@@ -50,8 +50,8 @@ struct LocationEntry {
     lon: f64,
 }
 
-impl From<Place> for LocationEntry {
-    fn from(place: Place) -> Self {
+impl From<GeoPoint> for LocationEntry {
+    fn from(place: GeoPoint) -> Self {
         // A tenth of a degree is finer than any such guess.
         let [lat, lon] = [place.latitude, place.longitude].map(|v| (v * 10.0).round() / 10.0);
         Self { lat, lon }

@@ -213,12 +213,41 @@ fn set(table: &mut toml::Table, given: &str) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Recogniser, RecogniserConfig};
 
     const DEFAULT: &str = include_str!("../../models/default.toml");
+    const JOINT: &str = include_str!("../../models/joint.toml");
 
     #[test]
     fn the_recipe_of_the_default_model_is_valid() -> Result<(), RecipeError> {
         Recipe::parse(DEFAULT, "default.toml", &[]).map(|_| ())
+    }
+
+    /// The joint model starts from the default one, costs what its recipe says and has the size
+    /// that a default model may have.
+    #[test]
+    fn the_recipe_of_the_joint_model_fits_the_default_model()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let recipe = Recipe::parse(JOINT, "joint.toml", &[])?;
+        let files = crate::config::embedded_model()?;
+        assert!(files.config.encoder.same_shape(&recipe.encoder));
+        assert!(files.config.features == recipe.features);
+        let joint = recipe.joint.for_inference();
+        assert_eq!(joint.intermediate_ctc, None);
+        let before = files.parameters.count();
+        let config = RecogniserConfig {
+            encoder: recipe.encoder,
+            vocab_size: files.vocabulary.len(),
+            n_languages: files.vocabulary.language_ids().len(),
+            joint,
+        };
+        Recogniser::for_training(&config, &files.parameters, 1)?;
+        let kept = files.parameters.all().into_iter().filter(|(name, _)| config.joint.keeps(name));
+        let after: usize = kept.map(|(_, var)| var.elem_count()).sum();
+        let added = after - before;
+        assert!((400_000..500_000).contains(&added), "{added} parameters are added");
+        assert!(2 * after < 30 << 20, "{after} parameters in f16 exceed 30 MiB");
+        Ok(())
     }
 
     #[test]

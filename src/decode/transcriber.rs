@@ -4,7 +4,7 @@ use super::greedy::{best_path, log_softmax};
 use super::language::{LanguageScores, calibrated, score_classes, score_languages};
 use crate::config::{Calibration, ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
-use crate::model::{Pass, Place, Recogniser, RecogniserConfig, Sequence, mean_place, place_of};
+use crate::model::{Pass, GeoPoint, Recogniser, RecogniserConfig, Sequence, mean_place, place_of};
 use crate::text::{Language, Vocabulary};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
@@ -52,7 +52,7 @@ pub struct SegmentText {
     /// Languages, most likely first; empty where nobody speaks.
     pub languages: Vec<ScoredLanguage>,
     /// Where on the map the voice points; only models with a head for it know.
-    pub location: Option<Place>,
+    pub location: Option<GeoPoint>,
 }
 
 /// What was understood of an input.
@@ -85,7 +85,7 @@ impl Transcription {
 
     /// The middle of where the segments point, weighed by their length.
     #[must_use]
-    pub fn location(&self) -> Option<Place> {
+    pub fn location(&self) -> Option<GeoPoint> {
         let pointing = self.segments.iter();
         mean_place(pointing.filter_map(|(start, end, s)| Some((s.location?, end - start))))
     }
@@ -278,7 +278,7 @@ mod tests {
             text: "x".into(),
             score: 1.0,
             languages,
-            location: Some(Place { latitude: 0.0, longitude: 10.0 }),
+            location: Some(GeoPoint { latitude: 0.0, longitude: 10.0 }),
         };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));

@@ -12,14 +12,14 @@ pub const LOCATION_DIM: usize = 299;
 
 /// A place, degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct GeoPoint {
     /// Degrees north, -90 to 90.
     pub latitude: f64,
     /// Degrees east, -180 to 180.
     pub longitude: f64,
 }
 
-impl Place {
+impl GeoPoint {
     /// The unit vector from the centre of the Earth.
     fn direction(self) -> [f64; 3] {
         let (latitude, longitude) = (self.latitude.to_radians(), self.longitude.to_radians());
@@ -43,7 +43,7 @@ static ANCHORS: LazyLock<Vec<[f64; 3]>> = LazyLock::new(|| {
     (1..=LOCATION_DIM)
         .map(|k| {
             let z = -1.0 + 2.0 * k as f64 / LOCATION_DIM as f64;
-            let place = Place {
+            let place = GeoPoint {
                 latitude: z.asin().to_degrees(),
                 longitude: 180.0 - k as f64 * golden_angle,
             };
@@ -75,7 +75,7 @@ static INVERSE: LazyLock<[[f64; 3]; 3]> = LazyLock::new(|| {
 /// The geolocation vector of `place`: 299 values from 0 to 1, rounded to four decimals as the
 /// published ones are.
 #[must_use]
-pub fn location_vector(place: Place) -> Vec<f32> {
+pub fn location_vector(place: GeoPoint) -> Vec<f32> {
     let point = place.direction();
     ANCHORS
         .iter()
@@ -89,7 +89,7 @@ pub fn location_vector(place: Place) -> Vec<f32> {
 /// The place that fits `vector`, as [`location_vector`] makes it or a model predicts it, best
 /// (least squares on the cosines of the angles); `None` where it points nowhere.
 #[must_use]
-pub fn place_of(vector: &[f32]) -> Option<Place> {
+pub fn place_of(vector: &[f32]) -> Option<GeoPoint> {
     if vector.len() != LOCATION_DIM {
         return None;
     }
@@ -107,7 +107,7 @@ pub fn place_of(vector: &[f32]) -> Option<Place> {
 /// The middle of places with weights: the direction of the weighted mean of their unit
 /// vectors; `None` without any, or where they cancel out.
 #[must_use]
-pub fn mean_place(places: impl Iterator<Item = (Place, f64)>) -> Option<Place> {
+pub fn mean_place(places: impl Iterator<Item = (GeoPoint, f64)>) -> Option<GeoPoint> {
     let mut sum = [0.0; 3];
     let mut total = 0.0;
     for (place, weight) in places {
@@ -120,9 +120,9 @@ pub fn mean_place(places: impl Iterator<Item = (Place, f64)>) -> Option<Place> {
 }
 
 /// The place in the direction of `point`, if that is longer than `shortest`.
-fn place_at(point: [f64; 3], shortest: f64) -> Option<Place> {
+fn place_at(point: [f64; 3], shortest: f64) -> Option<GeoPoint> {
     let length = dot(point, point).sqrt();
-    (length > shortest).then(|| Place {
+    (length > shortest).then(|| GeoPoint {
         latitude: (point[2] / length).clamp(-1.0, 1.0).asin().to_degrees(),
         longitude: point[1].atan2(point[0]).to_degrees(),
     })
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn english_lies_where_the_published_vectors_put_it() {
-        let vector = location_vector(Place { latitude: 53.0, longitude: -1.0 });
+        let vector = location_vector(GeoPoint { latitude: 53.0, longitude: -1.0 });
         assert_eq!(vector.len(), 299);
         assert_eq!(vector[..4], [0.7665, 0.7924, 0.8278, 0.7214]);
         assert_eq!(vector[296..], [0.1579, 0.2240, 0.2056]);
@@ -145,7 +145,7 @@ mod tests {
         for (latitude, longitude) in
             [(0.0, 0.0), (53.0, -1.0), (-38.29, 176.54), (90.0, 0.0), (-41.0, -179.9)]
         {
-            let place = Place { latitude, longitude };
+            let place = GeoPoint { latitude, longitude };
             let found = place_of(&location_vector(place)).expect("points somewhere");
             assert!(place.degrees_to(found) < 0.02, "{place:?} found at {found:?}");
         }
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_middle_lies_on_the_great_circle() {
-        let at = |latitude, longitude| Place { latitude, longitude };
+        let at = |latitude, longitude| GeoPoint { latitude, longitude };
         let middle = mean_place([(at(0.0, 170.0), 1.0), (at(0.0, -170.0), 1.0)].into_iter());
         assert!(middle.expect("a place").degrees_to(at(0.0, 180.0)) < 1e-9);
         let opposite = [(at(0.0, 0.0), 1.0), (at(0.0, 180.0), 1.0)];

@@ -47,6 +47,12 @@ pub enum TrainError {
         /// The first of them.
         name: String,
     },
+    /// A beginning of names that no parameter has.
+    #[error("no parameter's name begins with `{start}`, which is to be frozen")]
+    NothingToFreeze {
+        /// What was given.
+        start: String,
+    },
     /// More parameters than may be trained.
     #[error("{count} parameters would be trained, `max_trainable` allows {limit}")]
     TooManyTrainable {

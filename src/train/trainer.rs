@@ -49,6 +49,10 @@ pub struct TrainConfig {
     /// What the learning rate of the encoder is multiplied by; heads have the full one.
     #[serde(default = "one")]
     pub encoder_rate: f64,
+    /// Beginnings of the names of parameters that stay as they are, such as
+    /// `feature_extractor.` or `encoders.0.layers.`; each must be that of one at least.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
     /// Most parameters that may be trained; a run that would train more does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_trainable: Option<usize>,
@@ -302,6 +306,12 @@ impl Trainer<'_> {
 
     /// What is trained, each with the factor of its learning rate.
     fn trainable(&self) -> Result<Vec<(String, Var, f64)>, TrainError> {
+        let all = self.parameters.all();
+        for start in &self.config.frozen {
+            if !all.iter().any(|(name, _)| name.starts_with(start.as_str())) {
+                return Err(TrainError::NothingToFreeze { start: start.clone() });
+            }
+        }
         let trainable = self.parameters.trainable();
         let count = trainable.iter().map(|(_, var)| var.elem_count()).sum();
         if let Some(limit) = self.config.max_trainable

@@ -181,3 +181,86 @@ fn an_interrupted_run_saves_and_exits_with_130() {
     assert!(folder.path().join("stopped/checkpoint.safetensors").exists());
     assert!(folder.path().join("stopped/model/model.safetensors").exists());
 }
+
+/// A plain model is given heads for language and place and goes on learning: other dropout
+/// rates and new modules are no other model.
+#[test]
+fn a_model_is_given_heads_and_says_where_the_voice_points() {
+    let folder = tempfile::tempdir().expect("a folder");
+    corpus(folder.path());
+    let short = ["--set", "train.schedule.steps=12", "--set", "train.validate_every=12"];
+    let (code, _, err) = run(&mut finetune(folder.path(), "plain", &short));
+    assert_eq!(code, 0, "{err}");
+    let initial = format!("initial_model='{}'", folder.path().join("plain/model").display());
+    let more = [
+        initial.as_str(),
+        "encoder.dropout=0.2",
+        "joint.intermediate_ctc={ taps = [{ block = 0, predicts = 'language_per_word' }], projection = 'own', conditioning = false }",
+        "joint.geo={ blocks = [1], bottleneck = 4, embedding = 8, conditioning = 'shared_frozen' }",
+        "joint.language={ bottleneck = 4, embedding = 8, sub_centres = 2, location = true }",
+        "train.intermediate_weight=0.3",
+        "train.language_loss={ weight = 1.0, margin = { margin = 0.2, scale = 30.0 }, places = { share = 0.2, intermediate = 0.4, blending = 'documented' } }",
+        "train.ctc_dro={ step = 0.01, smoothing = 0.1 }",
+        "train.encoder_rate=0.5",
+        "train.frozen=['feature_extractor.']",
+    ];
+    let joint = |output: &str, more: &[&str], extra: &[&str]| {
+        let mut command = finetune(folder.path(), output, &short);
+        for set in more.iter().chain(extra) {
+            command.arg("--set").arg(set);
+        }
+        command
+    };
+    let (code, _, err) = run(&mut joint("joint", &more, &[]));
+    assert_eq!(code, 0, "{err}");
+
+    // What only teaches is left out; what is frozen is what it was.
+    let model = folder.path().join("joint/model");
+    let config = fs::read_to_string(model.join("config.json")).expect("a configuration");
+    let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    assert!(config["joint"]["geo"].is_object() && config["joint"]["language"].is_object());
+    assert!(config["joint"].get("intermediate_ctc").is_none(), "{config}");
+    let weights = |run: &str| {
+        let path = folder.path().join(run).join("model/model.safetensors");
+        candle_core::safetensors::load(path, &candle_core::Device::Cpu).expect("weights")
+    };
+    let (plain, after) = (weights("plain"), weights("joint"));
+    assert!(after.keys().all(|name| !name.starts_with("intermediate_ctc.")));
+    let values = |tensors: &std::collections::HashMap<String, candle_core::Tensor>, name: &str| {
+        let tensor = tensors[name].to_dtype(candle_core::DType::F32).expect("floats");
+        tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32")
+    };
+    let frozen = "feature_extractor.conv_layers.0.0.weight";
+    assert_eq!(values(&plain, frozen), values(&after, frozen));
+    let learned = "encoders.0.layers.0.fc1.weight";
+    assert_ne!(values(&plain, learned), values(&after, learned));
+
+    // Whatever it hears in a tone, it answers in the form that was promised.
+    let (code, out, err) = run(asr()
+        .args(["identify", "-f", "json", "--unknown-threshold", "1", "-m"])
+        .arg(&model)
+        .arg(folder.path().join("3.wav")));
+    assert_eq!(code, 0, "{err}");
+    let found: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let found = &found[0];
+    let heard = found["languages"].as_array().is_some_and(|l| !l.is_empty());
+    assert_eq!(found["location"].is_object(), heard, "{out}");
+    if heard {
+        let latitude = found["location"]["lat"].as_f64().expect("degrees");
+        assert!((-90.0..=90.0).contains(&latitude));
+    }
+    let (code, _, err) = run(asr().args(["identify", "--unknown-threshold", "2", "x.wav"]));
+    assert_eq!(code, 2);
+    assert!(err.contains("0 to 1"), "{err}");
+
+    for (set, want) in [
+        ("train.frozen=['nothing.']", "`nothing.`"),
+        ("train.max_trainable=10", "`max_trainable` allows 10"),
+        ("encoder.ffn_dim=48", "another encoder"),
+    ] {
+        let (code, _, err) = run(&mut joint("refused", &more, &[set]));
+        assert_eq!(code, 1, "{set}: {err}");
+        assert!(err.contains(want), "{set}: {err}");
+        let _ = fs::remove_dir_all(folder.path().join("refused"));
+    }
+}

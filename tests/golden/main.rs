@@ -8,4 +8,5 @@ mod ctc;
 mod encoders;
 mod features;
 mod folders;
+mod geolocation;
 mod scoring;

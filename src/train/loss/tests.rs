@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{
     Conditioning, ConvLayer, ConvNorm, EcapaConfig, EncoderConfig, GeoConfig,
-    IntermediateCtcConfig, JointConfig, LanguageHeadConfig, Parameters, Pass, Place, Projection,
+    IntermediateCtcConfig, JointConfig, LanguageHeadConfig, Parameters, Pass, GeoPoint, Projection,
     Recogniser, RecogniserConfig, Sampling, Sequence, Tap, Variant, location_vector,
 };
 use crate::objective::Blending;
@@ -81,6 +81,7 @@ fn train_config() -> TrainConfig {
         }),
         ctc_dro: None,
         encoder_rate: 1.0,
+        frozen: Vec::new(),
         max_trainable: None,
         bf16: false,
         log_every: 1,
@@ -127,7 +128,7 @@ fn loss(config: &RecogniserConfig, parameters: &Parameters, train: &TrainConfig)
         Labels { tokens: vec![3], open_ended: true, words: 0 },
         Labels { tokens: vec![], open_ended: false, words: 0 },
     ];
-    let place = |latitude, longitude| Some(location_vector(Place { latitude, longitude }));
+    let place = |latitude, longitude| Some(location_vector(GeoPoint { latitude, longitude }));
     let places = [place(10.0, 20.0), None, place(-40.0, 100.0)];
     let losses = Losses { config: train, places: &places, dro: None };
     let output = model.forward(&input, &Pass::training(Precision::F32, 9))?;
