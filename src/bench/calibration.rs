@@ -66,7 +66,10 @@ impl Case {
 ///
 /// # Errors
 /// [`DecodeError`] if the model cannot be run.
-pub fn calibrate(transcriber: &Transcriber, corpus: &Corpus) -> Result<Option<Fitted>, DecodeError> {
+pub fn calibrate(
+    transcriber: &Transcriber,
+    corpus: &Corpus,
+) -> Result<Option<Fitted>, DecodeError> {
     let mut order: Vec<usize> = (0..corpus.clips().len()).collect();
     order.sort_by(|&a, &b| corpus.duration_s(a).total_cmp(&corpus.duration_s(b)));
     let mut cases = Vec::new();
@@ -176,7 +179,8 @@ mod tests {
 
     #[test]
     fn the_threshold_turns_away_two_in_a_hundred() {
-        let mut all: Vec<Case> = (0..100).flat_map(|i| cases(1, 1, 0.55 + 0.004 * f64::from(i))).collect();
+        let mut all: Vec<Case> =
+            (0..100).flat_map(|i| cases(1, 1, 0.55 + 0.004 * f64::from(i))).collect();
         all.extend(cases(30, 0, 0.6));
         let fitted = fit(&all).expect("there are cases");
         let threshold = fitted.calibration.unknown_threshold;

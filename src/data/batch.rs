@@ -214,9 +214,7 @@ impl Batches<'_> {
                 let encoding = self.vocabulary.encode("", language).map_err(text)?;
                 Ok(Labels { tokens: encoding.tokens, open_ended: true, words: 0 })
             }
-            Transcript::Silence => {
-                Ok(Labels { tokens: Vec::new(), open_ended: false, words: 0 })
-            }
+            Transcript::Silence => Ok(Labels { tokens: Vec::new(), open_ended: false, words: 0 }),
         }
     }
 }

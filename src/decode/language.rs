@@ -126,8 +126,18 @@ mod tests {
         let vocabulary = Vocabulary::build([eng, swa, deu], ["a"], 1)?;
         let order: Vec<Language> =
             vocabulary.language_ids().filter_map(|id| vocabulary.language_of(id)).collect();
-        let cosines: Vec<f32> =
-            order.iter().map(|l| if *l == swa { 0.9 } else if *l == eng { 0.8 } else { -1.0 }).collect();
+        let cosines: Vec<f32> = order
+            .iter()
+            .map(|l| {
+                if *l == swa {
+                    0.9
+                } else if *l == eng {
+                    0.8
+                } else {
+                    -1.0
+                }
+            })
+            .collect();
         let ranked = score_classes(&cosines, &vocabulary, Some(&[eng, swa]));
         assert_eq!((ranked.len(), ranked[0].0), (2, swa));
         let want = 1.0 / (1.0 + (-3.0_f64).exp());

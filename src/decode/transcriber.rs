@@ -4,7 +4,7 @@ use super::greedy::{best_path, log_softmax};
 use super::language::{LanguageScores, calibrated, score_classes, score_languages};
 use crate::config::{Calibration, ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
-use crate::model::{Pass, GeoPoint, Recogniser, RecogniserConfig, Sequence, mean_place, place_of};
+use crate::model::{GeoPoint, Pass, Recogniser, RecogniserConfig, Sequence, mean_place, place_of};
 use crate::text::{Language, Vocabulary};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};

@@ -105,8 +105,7 @@ impl GeoBranches {
                 Projector::new(2 * dim, config.embedding, &vb.pp("projector").pp(block))?;
             let head = vb.pp("lang2vec_head").pp(block).pp(0);
             let head = Linear::uniform(config.embedding, LOCATION_DIM, &head)?;
-            let condition =
-                if independent { Some(map(&maps.pp(block).pp(0))?) } else { None };
+            let condition = if independent { Some(map(&maps.pp(block).pp(0))?) } else { None };
             branches.insert(block, Branch { pooling, projector, head, condition });
         }
         Ok(Self { branches, shared, trainable: config.conditioning.is_trainable() })

@@ -87,9 +87,7 @@ impl IntermediateCtc {
                 (Some(Linear::uniform(dim, width, &vb.pp("proj"))?), width)
             }
         };
-        let norm = |tap: &Tap| {
-            Ok((tap.block, LayerNorm::new(dim, &vb.pp("norm").pp(tap.block))?))
-        };
+        let norm = |tap: &Tap| Ok((tap.block, LayerNorm::new(dim, &vb.pp("norm").pp(tap.block))?));
         Ok(Self {
             norms: config.taps.iter().map(norm).collect::<Result<_>>()?,
             own,

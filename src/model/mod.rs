@@ -48,7 +48,7 @@ pub use heads::{ClassifierHead, CtcHead, LayerSum, PredictionShape, PretrainingH
 pub use intermediate_ctc::{IntermediateCtcConfig, Predicts, Projection, Tap};
 pub use joint::JointConfig;
 pub use language_head::{EcapaConfig, LanguageHead, LanguageHeadConfig, LanguageOutput};
-pub use location::{LOCATION_DIM, GeoPoint, location_vector, mean_place, place_of};
+pub use location::{GeoPoint, LOCATION_DIM, location_vector, mean_place, place_of};
 pub use mr_hubert::{MrHubert, Resolution};
 pub use names::{Layout, Naming, Place};
 pub use parameters::Parameters;

@@ -93,7 +93,10 @@ mod tests {
                 };
                 let numeric = (moved(1e-6) - moved(-1e-6)) / 2e-6;
                 let got = f64::from(gradient[i][j]);
-                assert!((got - numeric).abs() < 1e-3 * (1.0 + numeric.abs()), "{i} {j}: {got} {numeric}");
+                assert!(
+                    (got - numeric).abs() < 1e-3 * (1.0 + numeric.abs()),
+                    "{i} {j}: {got} {numeric}"
+                );
             }
         }
         assert!(aam.loss(&cosines, &[0, 1]).is_err());

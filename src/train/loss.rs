@@ -31,7 +31,11 @@ impl LanguageLoss {
             if ok { Ok(()) } else { Err(TrainError::Setting { field, expected }) }
         };
         let AngularMargin { margin, scale } = self.margin;
-        check(self.weight > 0.0 && self.weight <= 1e3, "language_loss.weight", "above 0, at most 1000")?;
+        check(
+            self.weight > 0.0 && self.weight <= 1e3,
+            "language_loss.weight",
+            "above 0, at most 1000",
+        )?;
         check((0.0..1.5).contains(&margin), "language_loss.margin.margin", "from 0 up to 1.5")?;
         check(scale > 0.0 && scale <= 1e3, "language_loss.margin.scale", "above 0, at most 1000")?;
         let GeoWeights { share, intermediate, .. } = self.places;

@@ -2,8 +2,8 @@
 
 use super::adamw::{AdamW, AdamWConfig};
 use super::dro::{CtcDro, CtcDroConfig, GroupLoss};
-use super::loss::{LanguageLoss, Losses};
 use super::log::Log;
+use super::loss::{LanguageLoss, Losses};
 use super::schedule::Schedule;
 use super::{TrainError, checkpoint, loader};
 use crate::data::{Batch, BatchConfig, Batches, DataError};
@@ -342,9 +342,7 @@ impl Trainer<'_> {
                 .iter()
                 .enumerate()
                 .map(|(i, batch)| {
-                    scope.spawn(move || {
-                        threads::serial(|| self.share(batch, step, i as u64, dro))
-                    })
+                    scope.spawn(move || threads::serial(|| self.share(batch, step, i as u64, dro)))
                 })
                 .collect();
             workers

@@ -131,10 +131,16 @@ impl Case {
     }
 
     /// Runs batch `name` with maps that are trained or frozen.
-    fn run(&self, name: &str, parameters: &Parameters, conditioning: Conditioning) -> Result<Outcome> {
+    fn run(
+        &self,
+        name: &str,
+        parameters: &Parameters,
+        conditioning: Conditioning,
+    ) -> Result<Outcome> {
         let vb = parameters.existing();
         let encoder = Encoder::new(&encoder_config(), &vb)?;
-        let geo = GeoConfig { blocks: BLOCKS.to_vec(), bottleneck: 128, embedding: 24, conditioning };
+        let geo =
+            GeoConfig { blocks: BLOCKS.to_vec(), bottleneck: 128, embedding: 24, conditioning };
         let branches = GeoBranches::new(&geo, 32, &vb.pp("geo"))?;
         let head = LanguageHeadConfig {
             block: None,
@@ -284,7 +290,9 @@ fn vectors_of_places_have_their_closed_form() -> Result<()> {
     ];
     let order = std::fs::read_to_string(case_file("lang2utt.order.txt")).expect("golden file");
     let vectors = Case::read().input["geo_vectors"].to_vec2::<f32>()?;
-    for (((code, latitude, longitude), want), line) in points.iter().zip(&vectors).zip(order.lines()) {
+    for (((code, latitude, longitude), want), line) in
+        points.iter().zip(&vectors).zip(order.lines())
+    {
         assert_eq!(*code, line);
         let place = GeoPoint { latitude: *latitude, longitude: *longitude };
         for (k, (got, want)) in location_vector(place).iter().zip(want).enumerate() {

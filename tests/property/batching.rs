@@ -1,7 +1,10 @@
 //! A clip is the same alone and in any batch.
 
 use crate::encoders::{batch, clip, encoder_config, random_parameters, recogniser_config};
-use asr::model::{EncoderConfig, Logits, Pass, Recogniser};
+use asr::model::{
+    Conditioning, EcapaConfig, EncoderConfig, GeoConfig, IntermediateCtcConfig, JointConfig,
+    LanguageHeadConfig, Logits, Pass, Predicts, Projection, Recogniser, RecogniserConfig, Tap,
+};
 use asr_kernels::Precision;
 use candle_core::{Result, Tensor};
 use proptest::prelude::*;
@@ -11,6 +14,31 @@ fn difference(alone: &Tensor, together: &Tensor, clip: usize, frames: usize) -> 
     let alone = alone.get(0)?.narrow(0, 0, frames)?;
     let together = together.get(clip)?.narrow(0, 0, frames)?;
     (alone - together)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+}
+
+/// Every module that looks along time. Random maps back, so that places change the frames.
+fn joint_config() -> JointConfig {
+    JointConfig {
+        intermediate_ctc: Some(IntermediateCtcConfig {
+            taps: vec![Tap { block: 0, predicts: Predicts::Language }],
+            projection: Projection::Own,
+            conditioning: false,
+        }),
+        geo: Some(GeoConfig {
+            blocks: vec![0],
+            bottleneck: 4,
+            embedding: 6,
+            conditioning: Conditioning::SharedFrozen,
+        }),
+        language: Some(LanguageHeadConfig {
+            block: None,
+            ecapa: Some(EcapaConfig { dim: 16, outputs: 10 }),
+            bottleneck: 4,
+            embedding: 6,
+            sub_centres: 2,
+            location: true,
+        }),
+    }
 }
 
 struct Batch {
@@ -23,7 +51,8 @@ struct Batch {
 impl Batch {
     fn new(config: EncoderConfig, steps: &[usize], extra: usize, seed: u64) -> Result<Self> {
         let parameters = random_parameters(&config, seed)?;
-        let model = Recogniser::for_training(&recogniser_config(&config), &parameters, seed)?;
+        let joint = RecogniserConfig { joint: joint_config(), ..recogniser_config(&config) };
+        let model = Recogniser::for_training(&joint, &parameters, seed)?;
         let clips = (0_u64..).zip(steps).map(|(i, &n)| clip(&config, n, seed ^ (i + 1))).collect();
         Ok(Self { config, model, clips, extra })
     }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Conditioning, ConvLayer, ConvNorm, EcapaConfig, EncoderConfig, GeoConfig,
-    IntermediateCtcConfig, JointConfig, LanguageHeadConfig, Parameters, Pass, GeoPoint, Projection,
+    Conditioning, ConvLayer, ConvNorm, EcapaConfig, EncoderConfig, GeoConfig, GeoPoint,
+    IntermediateCtcConfig, JointConfig, LanguageHeadConfig, Parameters, Pass, Projection,
     Recogniser, RecogniserConfig, Sampling, Sequence, Tap, Variant, location_vector,
 };
 use crate::objective::Blending;
@@ -208,7 +208,8 @@ fn gradients_stop_where_they_should() {
             blending: Blending::Documented,
         };
         train.language_loss.as_mut().expect("there is one").places = places;
-        let gradients = loss(&config, &parameters, &train).and_then(|l| l.backward()).expect("a loss");
+        let gradients =
+            loss(&config, &parameters, &train).and_then(|l| l.backward()).expect("a loss");
         let all = parameters.all();
         move |name: &str| {
             let var = &all.iter().find(|(n, _)| n == name).expect(name).1;
