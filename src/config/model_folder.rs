@@ -2,7 +2,7 @@
 
 use crate::features::{FeatureNorm, LogMelConfig};
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
-use crate::model::{ConfigError, EncoderConfig, JointConfig, Parameters};
+use crate::model::{ConfigError, EncoderConfig, JointConfig, Parameters, RecogniserConfig};
 use crate::text::{TextError, Vocabulary};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -185,6 +185,17 @@ impl ModelFiles {
         })?;
         let parameters = checkpoint::read(&folder.join("model.safetensors"))?;
         Ok(Self { config, vocabulary, parameters })
+    }
+
+    /// The recogniser that the files hold.
+    #[must_use]
+    pub fn recogniser_config(&self) -> RecogniserConfig {
+        RecogniserConfig {
+            encoder: self.config.encoder.clone(),
+            vocab_size: self.vocabulary.len(),
+            n_languages: self.vocabulary.language_ids().len(),
+            joint: self.config.joint.clone(),
+        }
     }
 
     /// Reads the bytes of a folder's files; `name` stands for them in errors.

@@ -3,7 +3,7 @@
 use super::transcriber::DecodeError;
 use crate::config::{AnyModel, ImportError, ModelFiles, SpeechModel, Wanted};
 use crate::features::{FeatureNorm, LogMel, normalise_utterance};
-use crate::model::{CtcHead, Encoded, Encoder, Pass, Resolution, Sequence};
+use crate::model::{Encoded, Pass, Recogniser, Resolution, Sequence};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
 
@@ -37,7 +37,7 @@ pub struct Extractor {
 
 #[derive(Debug)]
 enum Model {
-    Folder { encoder: Box<Encoder>, head: CtcHead, log_mel: Box<LogMel>, norm: FeatureNorm },
+    Folder { model: Box<Recogniser>, log_mel: Box<LogMel>, norm: FeatureNorm },
     Speech(Box<SpeechModel>),
 }
 
@@ -76,7 +76,7 @@ impl Extractor {
     #[must_use]
     pub fn n_layers(&self) -> usize {
         let encoder = match &self.model {
-            Model::Folder { encoder, .. } => encoder,
+            Model::Folder { model, .. } => model.encoder(),
             Model::Speech(model) => model.encoder(),
         };
         encoder.config().stage_layers.iter().sum()
@@ -115,14 +115,14 @@ impl Extractor {
                 let outputs = model.run(clips, &vec![language; clips.len()], wanted)?;
                 (outputs.encoded, outputs.logits, 1.0 / SAMPLES_PER_MS)
             }
-            Model::Folder { encoder, head, log_mel, norm } => {
+            Model::Folder { model, log_mel, norm } => {
                 let input = log_mel_batch(log_mel, *norm, clips)?;
                 let mut pass = Pass::inference(self.precision);
                 if parity {
                     pass = pass.with_padded_norms();
                 }
-                let encoded = encoder.trace(&input, &[], &pass)?;
-                let logits = head.forward(encoded.output(), &pass)?;
+                let (encoded, output) = model.trace(&input, &pass)?;
+                let logits = output.high;
                 let clip = |(i, &n): (usize, &usize)| logits.values.get(i)?.narrow(0, 0, n);
                 let logits =
                     logits.lengths.iter().enumerate().map(clip).collect::<Result<_, _>>()?;
@@ -145,11 +145,8 @@ impl Extractor {
 }
 
 fn folder(files: &ModelFiles) -> Result<Model, DecodeError> {
-    let vb = files.parameters.frozen();
-    let config = &files.config.encoder;
     Ok(Model::Folder {
-        encoder: Box::new(Encoder::new(config, &vb)?),
-        head: CtcHead::new(config.embed_dim, files.vocabulary.len(), &vb)?,
+        model: Box::new(Recogniser::new(&files.recogniser_config(), &files.parameters)?),
         log_mel: Box::new(LogMel::new(files.config.features.clone())?),
         norm: files.config.feature_norm,
     })

@@ -2,7 +2,7 @@
 
 use super::greedy::log_softmax;
 use super::transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber};
-use crate::config::{Head, LanguageUnit, LanguageUnits, SpeechModel, Wanted};
+use crate::config::{Calibration, Head, LanguageUnit, LanguageUnits, SpeechModel, Wanted};
 use crate::text::{CtcTokens, Language};
 use asr_kernels::Precision;
 use std::sync::Arc;
@@ -25,6 +25,11 @@ pub trait Transcribe: Send + Sync {
 
     /// Whether it names the language.
     fn names_languages(&self) -> bool;
+
+    /// The calibration of its language scores, if it has one.
+    fn calibration(&self) -> Option<Calibration> {
+        None
+    }
 }
 
 impl Transcribe for Transcriber {
@@ -42,6 +47,10 @@ impl Transcribe for Transcriber {
 
     fn names_languages(&self) -> bool {
         true
+    }
+
+    fn calibration(&self) -> Option<Calibration> {
+        self.calibration()
     }
 }
 
@@ -95,7 +104,8 @@ impl ReleasedTranscriber {
     }
 
     fn read(&self, mut logits: Vec<f32>, candidates: Option<&[Language]>) -> SegmentText {
-        let nothing = SegmentText { text: String::new(), score: 0.0, languages: Vec::new() };
+        let nothing =
+            SegmentText { text: String::new(), score: 0.0, languages: Vec::new(), location: None };
         if let Head::Classifier { labels, .. } = self.model.head() {
             log_softmax(&mut logits, labels.len());
             return SegmentText { languages: ranked(labels, &logits, candidates), ..nothing };
@@ -126,6 +136,7 @@ impl ReleasedTranscriber {
                 .into_iter()
                 .collect(),
             text,
+            location: None,
         }
     }
 }

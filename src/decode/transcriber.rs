@@ -4,7 +4,7 @@ use super::greedy::{best_path, log_softmax};
 use super::language::{LanguageScores, calibrated, score_classes, score_languages};
 use crate::config::{Calibration, ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
-use crate::model::{GeoPoint, Pass, Recogniser, RecogniserConfig, Sequence, mean_place, place_of};
+use crate::model::{GeoPoint, Pass, Recogniser, Sequence, mean_place, place_of};
 use crate::text::{Language, Vocabulary};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
@@ -134,14 +134,8 @@ impl Transcriber {
     /// # Errors
     /// [`DecodeError`] if its parts do not fit each other.
     pub fn new(files: &ModelFiles, precision: Precision) -> Result<Self, DecodeError> {
-        let config = RecogniserConfig {
-            encoder: files.config.encoder.clone(),
-            vocab_size: files.vocabulary.len(),
-            n_languages: files.vocabulary.language_ids().len(),
-            joint: files.config.joint.clone(),
-        };
         Ok(Self {
-            model: Recogniser::new(&config, &files.parameters)?,
+            model: Recogniser::new(&files.recogniser_config(), &files.parameters)?,
             vocabulary: files.vocabulary.clone(),
             log_mel: LogMel::new(files.config.features.clone())?,
             norm: files.config.feature_norm,

@@ -2,11 +2,12 @@
 
 use super::after_block::AfterBlock;
 use super::config::EncoderConfig;
-use super::encoder::Encoder;
-use super::geo::GeoBranches;
-use super::intermediate_ctc::{IntermediateCtc, Predicts};
+use super::encoder::{Encoded, Encoder};
+use super::geo::{GeoBranches, GeoListener};
+use super::intermediate_ctc::{CtcListener, IntermediateCtc, Predicts};
 use super::joint::JointConfig;
 use super::language_head::{LanguageHead, LanguageOutput};
+use super::mr_hubert::Resolution;
 use super::parameters::Parameters;
 use super::pass::Pass;
 use super::sequence::Sequence;
@@ -136,15 +137,35 @@ impl Recogniser {
     /// # Errors
     /// If shapes disagree.
     pub fn forward(&self, input: &Sequence, pass: &Pass) -> Result<RecogniserOutput> {
-        let mut listener = (
-            self.intermediate_ctc.as_ref().map(|ctc| ctc.listen(&self.proj)),
-            (
-                self.geo.as_ref().map(GeoBranches::listen),
-                Keep { wanted: self.language_block, frames: None },
-            ),
-        );
-        let outputs = self.encoder.forward_with(input, pass, &mut listener)?;
-        let (ctc, (geo, kept)) = listener;
+        let mut listener = self.listen();
+        let resolutions = self.encoder.forward_with(input, pass, &mut listener)?;
+        self.speak(&resolutions, listener, pass)
+    }
+
+    /// The same with every hidden state of the encoder.
+    ///
+    /// # Errors
+    /// If shapes disagree.
+    pub fn trace(&self, input: &Sequence, pass: &Pass) -> Result<(Encoded, RecogniserOutput)> {
+        let mut listener = self.listen();
+        let encoded = self.encoder.trace_with(input, &[], pass, &mut listener)?;
+        let output = self.speak(&encoded.resolutions, listener, pass)?;
+        Ok((encoded, output))
+    }
+
+    fn listen(&self) -> Listener<'_> {
+        let ctc = self.intermediate_ctc.as_ref().map(|ctc| ctc.listen(&self.proj));
+        let geo = self.geo.as_ref().map(GeoBranches::listen);
+        (ctc, (geo, Keep { wanted: self.language_block, frames: None }))
+    }
+
+    /// The heads, on what the encoder gave.
+    fn speak(
+        &self,
+        outputs: &[Resolution],
+        (ctc, (geo, kept)): Listener,
+        pass: &Pass,
+    ) -> Result<RecogniserOutput> {
         let highest = &outputs.last().expect("an encoder has at least one resolution").output;
         Ok(RecogniserOutput {
             high: self.head(&self.proj, highest, pass)?,
@@ -166,6 +187,9 @@ impl Recogniser {
         Ok(Logits { values: proj.forward(&hidden, pass)?, lengths: output.lengths.clone() })
     }
 }
+
+/// What looks into the encoder, in the order it looks.
+type Listener<'a> = (Option<CtcListener<'a>>, (Option<GeoListener<'a>>, Keep));
 
 /// Keeps the frames of one block.
 #[derive(Debug)]
