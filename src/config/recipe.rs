@@ -188,6 +188,20 @@ impl Recipe {
             let (module, loss) = ("joint.language or joint.geo", "train.language_loss");
             return Err(RecipeError::Loss { module, loss });
         }
+        if let Some(loss) = &train.language_loss {
+            // What counts nothing gets no gradient, and would never be trained.
+            let places = loss.places;
+            let inner = places.share > 0.0 && places.intermediate > 0.0;
+            if joint.geo.is_some() && !inner {
+                let loss = "train.language_loss.places.intermediate and share above 0";
+                return Err(RecipeError::Loss { module: "joint.geo", loss });
+            }
+            let last = places.share > 0.0 && places.intermediate < 1.0;
+            if joint.language.as_ref().is_some_and(|head| head.location) && !last {
+                let loss = "train.language_loss.places.share above 0, intermediate below 1";
+                return Err(RecipeError::Loss { module: "joint.language.location", loss });
+            }
+        }
         Ok(())
     }
 }
@@ -248,6 +262,18 @@ mod tests {
         assert!((400_000..500_000).contains(&added), "{added} parameters are added");
         assert!(2 * after < 30 << 20, "{after} parameters in f16 exceed 30 MiB");
         Ok(())
+    }
+
+    #[test]
+    fn a_module_whose_loss_counts_nothing_is_refused() {
+        for (set, want) in [
+            ("train.language_loss.places.share=0.0", "joint.geo"),
+            ("train.language_loss.places.intermediate=0.0", "joint.geo"),
+            ("train.language_loss.places.intermediate=1.0", "joint.language.location"),
+        ] {
+            let error = Recipe::parse(JOINT, "r", &[set.to_owned()]).expect_err(set).to_string();
+            assert!(error.contains(want), "{set}: {error}");
+        }
     }
 
     #[test]

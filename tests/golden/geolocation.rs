@@ -107,6 +107,21 @@ fn encoder_config() -> EncoderConfig {
     }
 }
 
+/// Each clip with mean 0 and variance 1, zeros behind it: transformers' feature extractor.
+fn normalised(waveforms: &Tensor, samples: &[usize]) -> Result<Tensor> {
+    let (batch, steps) = waveforms.dims2()?;
+    let mut all = Vec::with_capacity(batch * steps);
+    for (clip, &n) in waveforms.to_vec2::<f32>()?.iter().zip(samples) {
+        let values: Vec<f64> = clip[..n].iter().map(|&v| f64::from(v)).collect();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        let scale = (variance + 1e-7).sqrt().recip();
+        all.extend(values.iter().map(|v| ((v - mean) * scale) as f32));
+        all.resize(all.len() + steps - n, 0.0);
+    }
+    Tensor::from_vec(all, (batch, steps), &Device::Cpu)
+}
+
 /// What the whole model computes of a batch.
 struct Outcome {
     values: HashMap<String, Tensor>,
@@ -155,8 +170,8 @@ impl Case {
         let pass = Pass::inference(Precision::F32).with_padded_norms();
 
         let samples = self.integers(&format!("{name}.lengths"));
-        let waveform = self.input[&format!("{name}.waveform")].unsqueeze(2)?;
-        let input = Sequence { hidden: waveform, lengths: samples.clone() };
+        let waveform = normalised(&self.input[&format!("{name}.waveform")], &samples)?;
+        let input = Sequence { hidden: waveform.unsqueeze(2)?, lengths: samples.clone() };
         let mut listener = branches.listen();
         let encoded = encoder.trace_with(&input, &[], &pass, &mut listener)?;
         let mut states: Vec<Tensor> =
@@ -238,7 +253,10 @@ fn outputs_and_losses_are_those_of_the_reference() -> Result<()> {
         let frames: Vec<i64> = outcome.lengths.iter().map(|&n| n as i64).collect();
         assert_eq!(frames, case.expected[&format!("{name}.frame_lengths")].to_vec1::<i64>()?);
         let mut names: Vec<&String> = outcome.values.keys().collect();
-        names.sort();
+        // In the order of the pipeline, so that the first that differs is where it goes wrong.
+        let stages = ["states", "geo_prediction", "embedding", "cosine", "loss"];
+        let stage = |name: &str| stages.iter().position(|stage| name.starts_with(stage));
+        names.sort_by_key(|name| (stage(name), name.as_str()));
         assert_eq!(names.len(), 5 + 2 + 2 + 5);
         for key in names {
             case.compare(&format!("{name}.{key}"), &outcome.values[key]);

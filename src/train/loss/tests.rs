@@ -164,11 +164,15 @@ fn check_differences(config: &RecogniserConfig, wanted: impl Fn(&str) -> bool) -
             f64::from(loss.to_scalar::<f32>().expect("f32"))
         };
         let slope = |step| (loss_at(step) - loss_at(-step)) / (2.0 * step);
-        let step = (0.03 / length).min(1e-2);
-        let numeric = (4.0 * slope(step / 2.0) - slope(step)) / 3.0;
+        // The loss has kinks (ReLU, the nearest of two centres): what one step reaches, a
+        // shorter one may not. The shorter, the more the rounding of the loss is seen.
+        let numeric = [0.03, 0.01, 0.003].map(|reach| {
+            let step = (reach / length).min(1e-2);
+            (4.0 * slope(step / 2.0) - slope(step)) / 3.0
+        });
         assert!(
-            (numeric - length).abs() < 1e-2 * length + 2e-3,
-            "{name}: gradient {length}, difference {numeric}"
+            numeric.iter().any(|n| (n - length).abs() < 1e-2 * length + 2e-3),
+            "{name}: gradient {length}, differences {numeric:?}"
         );
         checked += 1;
     }
@@ -188,12 +192,16 @@ fn every_gradient_is_the_difference() {
 fn maps_of_places_learn_from_what_lies_behind_them() {
     for conditioning in [Conditioning::SharedTrainable, Conditioning::IndependentTrainable] {
         let maps = |name: &str| name.contains("lang2vec_conditioning_projs");
-        assert!(check_differences(&config(Projection::Own, conditioning, false), maps) >= 2);
+        let mut config = config(Projection::Own, conditioning, false);
+        // One branch: a map also moves the predictions of branches behind it, and that way to
+        // the loss is cut off.
+        config.joint.geo.as_mut().expect("there is one").blocks = vec![2];
+        assert_eq!(check_differences(&config, maps), 2);
     }
 }
 
-/// Frozen maps have no gradient; the class never reaches the prediction through the frames; the
-/// places reach the encoder below their branch.
+/// Frozen maps have no gradient; the class never reaches the prediction through the frames, only
+/// the loss on the place does (one of weight 0 leaves no gradient at all).
 #[test]
 fn gradients_stop_where_they_should() {
     let of = |conditioning, class: bool| {
@@ -218,10 +226,10 @@ fn gradients_stop_where_they_should() {
     };
     let (map, head) = ("geo.lang2vec_conditioning_projs.weight", "geo.lang2vec_head.0.0.weight");
     let frozen = of(Conditioning::SharedFrozen, true);
-    assert_eq!((frozen(map), frozen(head)), (None, Some(0.0)));
+    assert_eq!((frozen(map), frozen(head)), (None, None));
     let trainable = of(Conditioning::SharedTrainable, true);
     assert!(trainable(map).expect("a gradient") > 1e-3);
-    assert_eq!(trainable(head), Some(0.0));
+    assert_eq!(trainable(head), None);
     assert!(of(Conditioning::None, false)(head).expect("a gradient") > 1e-4);
     let statistics = "geo.pooling.0.attention.2.running_mean";
     assert_eq!(trainable(statistics), None);
