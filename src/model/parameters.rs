@@ -45,7 +45,9 @@ impl Parameters {
         self.builder(Some(seed))
     }
 
-    /// A builder that hands out what is there; asking for anything else is an error.
+    /// A builder that hands out what is there, for inference: what is computed from it is not
+    /// recorded for gradients, so that no intermediate result outlives its use. Asking for
+    /// anything else is an error.
     #[must_use]
     pub fn existing(&self) -> VarBuilder<'static> {
         self.builder(None)
@@ -75,6 +77,12 @@ struct Backend {
     seed: Option<u64>,
 }
 
+impl Backend {
+    fn handed_out(&self, var: &Var) -> Tensor {
+        if self.seed.is_some() { var.as_tensor().clone() } else { var.as_detached_tensor() }
+    }
+}
+
 impl SimpleBackend for Backend {
     fn get(&self, shape: Shape, name: &str, hint: Init, _: DType, _: &Device) -> Result<Tensor> {
         let mut vars = self.parameters.vars.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +90,7 @@ impl SimpleBackend for Backend {
             if var.shape() != &shape {
                 bail!("parameter `{name}` has shape {:?}, expected {shape:?}", var.shape());
             }
-            return Ok(var.as_tensor().clone());
+            return Ok(self.handed_out(var));
         }
         let Some(seed) = self.seed else {
             bail!("parameter `{name}` is missing");
@@ -103,7 +111,7 @@ impl SimpleBackend for Backend {
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
         let vars = self.parameters.vars.lock().unwrap_or_else(PoisonError::into_inner);
         match vars.get(name) {
-            Some(var) => Ok(var.as_tensor().clone()),
+            Some(var) => Ok(self.handed_out(var)),
             None => bail!("parameter `{name}` is missing"),
         }
     }
