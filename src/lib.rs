@@ -13,6 +13,7 @@
 //! | [`features`] | spectra, log-mel, MFCC, normalisation | files, devices |
 //! | [`text`] | languages, normalisation, vocabularies, error rates | models |
 //! | [`model`] | the multi-resolution HuBERT encoder and its heads (candle) | sample rates, text |
+//! | [`hub`] | models of the Hugging Face Hub: cache and downloads | what the files hold |
 //! | [`objective`] | losses | text, files |
 //! | [`data`] | manifests, augmentation, batches | models |
 //! | [`train`] | optimiser, checkpoints, the training loop | decoding |
@@ -46,6 +47,7 @@ pub mod config;
 pub mod data;
 pub mod decode;
 pub mod features;
+pub mod hub;
 pub mod model;
 pub mod objective;
 pub mod text;

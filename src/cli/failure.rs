@@ -2,6 +2,7 @@
 
 use crate::audio::AudioError;
 use crate::config::{ModelFolderError, RecipeError};
+use crate::hub::{HubError, NotARepository};
 use crate::text::ScoreError;
 use std::error::Error;
 use std::io;
@@ -21,8 +22,11 @@ pub(super) enum CliError {
     #[error("standard input `-` can be given once")]
     StdinTwice,
     /// A model that is neither embedded nor a folder.
-    #[error("no model `{name}`: neither `default` nor a folder or file")]
+    #[error("no model `{name}`: neither `default`, a file, a folder nor ORG/NAME on the Hub")]
     NoModel { name: String },
+    /// A name that is none on the Hub.
+    #[error("cannot download `{name}`")]
+    Repository { name: String, source: NotARepository },
     /// Two inputs whose tensors would have the same names.
     #[error("two inputs are called `{stem}`, so their tensors would have the same names")]
     SameStem { stem: String },
@@ -96,6 +100,22 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             AudioError::UnknownFormat { .. } => Some(
                 "raw samples need `--stdin-format s16le --stdin-rate 16000` and come from standard input",
             ),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<HubError>() {
+        return match error {
+            HubError::Offline { .. } => {
+                Some("leave out `--offline`, unset HF_HUB_OFFLINE, or give the path of a folder")
+            }
+            HubError::Refused { .. } => {
+                Some("accept its terms on its page, then set HF_TOKEN to a token of yours")
+            }
+            HubError::NotFound { .. } => Some("give a path to use a folder of this machine"),
+            HubError::Several { .. } => Some("name one of them: ORG/NAME/FILE"),
+            HubError::Connection { .. } => {
+                Some("HF_ENDPOINT names another copy of the Hub, HTTPS_PROXY a proxy")
+            }
             _ => None,
         };
     }

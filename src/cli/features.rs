@@ -149,7 +149,7 @@ impl Computer {
             Kind::Hidden => Extract::Hidden(layers(&args.layers)?),
             Kind::Logits => Extract::Logits,
         };
-        let extractor = args.model.extractor(talk)?;
+        let extractor = args.model.extractor(args.language.as_deref(), talk)?;
         if let Extract::Hidden(Layers::These(these)) = &wanted
             && let Some(&layer) = these.iter().find(|&&layer| layer > extractor.n_layers())
         {

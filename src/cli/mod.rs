@@ -10,7 +10,9 @@ mod features;
 mod finetune;
 mod identify;
 mod input;
+mod locate;
 mod model;
+mod models;
 mod output;
 mod recognise;
 mod score;
@@ -48,6 +50,7 @@ enum Command {
     Finetune(finetune::FinetuneArgs),
     Score(score::ScoreArgs),
     Bench(bench::BenchArgs),
+    Models(models::ModelsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print a script that completes `asr` commands in a shell
     ///
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Finetune(args) => finetune::run(args, talk),
         Command::Score(args) => score::run(args),
         Command::Bench(args) => bench::run(args, talk),
+        Command::Models(args) => models::run(args, talk),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions { shell } => completions(*shell),
     };

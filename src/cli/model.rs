@@ -2,6 +2,7 @@
 
 use super::Talk;
 use super::failure::{AnyError, CliError};
+use super::locate::{Located, locate};
 use crate::config::{
     AnyModel, DEFAULT_MODEL, LoadOptions, embedded_model, embedded_weights, load_model,
 };
@@ -9,15 +10,19 @@ use crate::decode::{Extractor, ReleasedTranscriber, Transcribe, Transcriber};
 use asr_kernels::Precision;
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
     /// Model: `default` (inside the binary), a folder made by `asr finetune`, a Hugging Face
-    /// folder, or a checkpoint of fairseq, unilm, s3prl, ESPnet or torchaudio (`.pt`, `.pth`)
-    #[arg(short, long, value_name = "NAME|PATH", default_value = DEFAULT_MODEL)]
+    /// folder, a checkpoint of fairseq, unilm, s3prl, ESPnet or torchaudio (`.pt`, `.pth`), or
+    /// ORG/NAME on the Hugging Face Hub
+    #[arg(short, long, value_name = "NAME|PATH|ORG/NAME", default_value = DEFAULT_MODEL)]
     model: String,
+    /// Leave the network alone: models of the Hub come from the cache
+    #[arg(long)]
+    offline: bool,
     /// Where to compute; this build has the CPU only
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     device: Device,
@@ -55,21 +60,23 @@ enum Weights {
 }
 
 impl ModelArgs {
-    /// Sets up threads and reads the model.
-    fn any(&self) -> Result<AnyModel, AnyError> {
+    /// Sets up threads and reads the model, with its path if it is not the one in the binary.
+    fn any(
+        &self,
+        language: Option<&str>,
+        talk: Talk,
+    ) -> Result<(AnyModel, Option<PathBuf>), AnyError> {
         // One device so far: both choices are the CPU.
         let (Device::Auto | Device::Cpu) = self.device;
         if let Some(threads) = self.threads {
             rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
         }
-        let path = Path::new(&self.model);
-        if self.model == DEFAULT_MODEL {
-            Ok(AnyModel::Folder(Box::new(embedded_model()?)))
-        } else if path.exists() {
-            Ok(load_model(path, &LoadOptions::default())?)
-        } else {
-            Err(CliError::NoModel { name: self.model.clone() }.into())
-        }
+        let languages: Vec<String> =
+            language.into_iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
+        Ok(match locate(&self.model, self.offline, &languages, talk)? {
+            Located::Embedded => (AnyModel::Folder(Box::new(embedded_model()?)), None),
+            Located::Path(path) => (load_model(&path, &LoadOptions::default())?, Some(path)),
+        })
     }
 
     fn precision(&self) -> Precision {
@@ -80,8 +87,13 @@ impl ModelArgs {
     }
 
     /// Sets up threads and loads the model to look inside it; tells of tensors it leaves unused.
-    pub(super) fn extractor(&self, talk: Talk) -> Result<Extractor, AnyError> {
-        let model = self.any()?;
+    /// `language` is the one whose adapter will be wanted.
+    pub(super) fn extractor(
+        &self,
+        language: Option<&str>,
+        talk: Talk,
+    ) -> Result<Extractor, AnyError> {
+        let (model, _) = self.any(language, talk)?;
         if let AnyModel::Speech(model) = &model {
             tell_unused(model.unused(), talk);
         }
@@ -92,13 +104,12 @@ impl ModelArgs {
     /// one for each.
     pub(super) fn load(&self, language: Option<&str>, talk: Talk) -> Result<LoadedModel, AnyError> {
         let precision = self.precision();
-        match self.any()? {
+        let (model, path) = self.any(language, talk)?;
+        match model {
             AnyModel::Folder(files) => {
-                let weights = if self.model == DEFAULT_MODEL {
-                    Weights::Embedded
-                } else {
-                    Weights::File(Path::new(&self.model).join("model.safetensors"))
-                };
+                let weights = path.map_or(Weights::Embedded, |folder| {
+                    Weights::File(folder.join("model.safetensors"))
+                });
                 let transcriber = Box::new(Transcriber::new(&files, precision)?);
                 Ok(LoadedModel { transcriber, name: files.config.name, weights })
             }

@@ -88,7 +88,7 @@ fn an_import_that_points_up_is_found() {
 fn seams_are_single() {
     assert_holds(|source| rules::seams(source, SEAMS));
     let named = |name: &str| tree().iter().any(|s| s.all.iter().any(|token| token.text == name));
-    for name in ["symphonia", "rubato", "ropus", "realfft", "clap"] {
+    for name in ["symphonia", "rubato", "ropus", "realfft", "clap", "ureq"] {
         assert!(named(name), "nothing names `{name}`: does its row still mean anything?");
     }
 }

@@ -9,6 +9,7 @@ pub(crate) type Layer = (&'static str, &'static [&'static str]);
 pub(crate) const LAYERS: &[Layer] = &[
     ("audio", &[]),
     ("text", &[]),
+    ("hub", &[]),
     ("features", &["audio"]),
     // These two stand on the kernels crate alone.
     ("model", &[]),
@@ -31,6 +32,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "config",
             "decode",
             "bench",
+            "hub",
         ],
     ),
 ];
@@ -45,6 +47,7 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("clap_complete", "src/cli/"),
     ("indicatif", "src/cli/"),
     ("ctrlc", "src/cli/"),
+    ("ureq", "src/hub/"),
 ];
 
 /// Layers that know nothing of files, and the places (path prefixes) of theirs that do.

@@ -41,6 +41,19 @@ fn files_load_or_fail_as_they_must() {
     }
 }
 
+/// A header of 128 to 1535 bytes has a length that begins as a pickle does.
+#[test]
+fn safetensors_of_any_header_length_are_read() {
+    for n in 40..2000_usize {
+        let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+        let header = format!("{header:<n$}");
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[7]].concat();
+        let file = CheckpointFile::from_bytes(bytes, "no ending");
+        let file = file.unwrap_or_else(|error| panic!("header of {n} bytes: {error}"));
+        assert_eq!(integers(file.tensors()[0].stored()), Some(vec![7]));
+    }
+}
+
 fn integers(tensor: &StoredTensor) -> Option<Vec<i64>> {
     tensor.integers().expect("the file can be read")
 }

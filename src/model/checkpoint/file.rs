@@ -158,11 +158,13 @@ impl CheckpointFile {
             let root = torch_zip::read(source, &name)?;
             return Self::from_root(name, Container::TorchZip, root);
         }
-        if torch_legacy::starts_as_pickle(&start) {
+        // The length of a safetensors header may begin like a pickle: look for the header first.
+        let is_safetensors = safetensors_file::has_header(&start, source.len());
+        if !is_safetensors && torch_legacy::starts_as_pickle(&start) {
             let root = torch_legacy::read(&source, &name)?;
             return Self::from_root(name, Container::TorchLegacy, root);
         }
-        if !safetensors_file::starts_as_safetensors(&start) {
+        if !is_safetensors {
             let found = impostor(&start);
             // What is called safetensors and is nothing else is told what it lacks.
             if found != Impostor::Unknown || !name.ends_with(".safetensors") {

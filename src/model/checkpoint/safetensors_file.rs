@@ -120,9 +120,11 @@ pub(super) struct Contents {
     pub(super) metadata: Vec<(String, String)>,
 }
 
-/// Whether a file may be of the format: a header that could fit and starts as JSON.
-pub(super) fn starts_as_safetensors(bytes: &[u8]) -> bool {
-    bytes.get(8) == Some(&b'{')
+/// Whether a file of `total` bytes that begins with `start` has a header: JSON behind a length
+/// that fits.
+pub(super) fn has_header(start: &[u8], total: u64) -> bool {
+    let Some((word, [b'{', ..])) = start.split_first_chunk() else { return false };
+    u64::from_le_bytes(*word) <= total.saturating_sub(8)
 }
 
 /// Reads and checks the header; tensors stay in the file.

@@ -1,0 +1,33 @@
+//! `asr models`.
+
+mod facts;
+mod inspect;
+mod list;
+mod pull;
+
+use super::Talk;
+use super::failure::AnyError;
+use clap::{Args, Subcommand};
+use std::process::ExitCode;
+
+/// Look at models, list those on this machine, download others
+#[derive(Debug, Args)]
+pub(super) struct ModelsArgs {
+    #[command(subcommand)]
+    command: ModelsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsCommand {
+    Inspect(inspect::InspectArgs),
+    List(list::ListArgs),
+    Pull(pull::PullArgs),
+}
+
+pub(super) fn run(args: &ModelsArgs, talk: Talk) -> Result<ExitCode, AnyError> {
+    match &args.command {
+        ModelsCommand::Inspect(args) => inspect::run(args, talk),
+        ModelsCommand::List(args) => list::run(args),
+        ModelsCommand::Pull(args) => pull::run(args, talk),
+    }
+}

@@ -1,0 +1,160 @@
+//! `asr models`.
+
+use crate::{asr, run};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+fn broken(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/broken-checkpoints").join(path)
+}
+
+/// What the message of a file must say.
+const REASONS: [(&str, &str); 40] = [
+    ("pickle/os_system.pt", "`posix.system`"),
+    ("pickle/eval.pt", "`__builtin__.eval`"),
+    ("pickle/legacy_exec.pt", "exec`"),
+    ("pickle/raw_pickle.bin", "`posix.system`"),
+    ("pickle/nested_subprocess.pt", "`commands.call`"),
+    ("pickle/getattr_chain.pt", "`_operator.call`"),
+    ("pickle/truncated_zip.pt", "cut off"),
+    ("pickle/truncated_legacy.pt", "cut off"),
+    ("pickle/empty.pt", "empty"),
+    ("pickle/html_page.pt", "web page"),
+    ("pickle/git_lfs_pointer.bin", "Git LFS pointer"),
+    ("pickle/zip_without_data_pkl.pt", "`data.pkl` is missing"),
+    ("pickle/missing_storage.pt", "is missing"),
+    ("pickle/short_storage.pt", "bytes, the file holds"),
+    ("pickle/out_of_bounds_view.pt", "its storage holds"),
+    ("pickle/memo_bomb.bin", "memo slot 2147483647"),
+    ("pickle/unknown_opcode.bin", "0xff"),
+    ("safetensors/huge_header_length.safetensors", "header claims"),
+    ("safetensors/header_not_utf8.safetensors", "UTF-8"),
+    ("safetensors/overlapping_offsets.safetensors", "overlaps"),
+    ("safetensors/reversed_offsets.safetensors", "ends before it begins"),
+    ("safetensors/unknown_dtype.safetensors", "`Q7`"),
+    ("safetensors/shape_overflow.safetensors", "overflows"),
+    ("safetensors/hole.safetensors", "belong to none"),
+    ("safetensors/trailing_bytes.safetensors", "after the last tensor"),
+    ("safetensors/duplicate_key.safetensors", "\"a\" appears twice"),
+    ("folders/missing_key", "`encoder.layers.1.attention.k_proj.weight`"),
+    ("folders/missing_layer", "encoder.layers.2."),
+    ("folders/shape_mismatch", "[16, 9], the configuration asks for [16, 8]"),
+    ("folders/nan_weight", "NaN or infinity"),
+    ("folders/inf_weight", "NaN or infinity"),
+    ("folders/integer_weight", "i64"),
+    ("folders/head_count_does_not_divide", "head"),
+    ("folders/unknown_model_type", "model_type"),
+    ("folders/absurd_config", "layers"),
+    ("folders/conv_lists_disagree", "conv_"),
+    ("folders/config_not_json", "config.json"),
+    ("folders/no_config", "config.json"),
+    ("folders/missing_shard", "model-00002-of-00002.safetensors"),
+    ("folders/shard_traversal", "PWNED.safetensors"),
+];
+
+/// Whether a file called PWNED is anywhere below.
+fn is_pwned(folder: &Path) -> bool {
+    std::fs::read_dir(folder).expect("a folder").flatten().any(|entry| {
+        let path = entry.path();
+        entry.file_name().to_string_lossy().starts_with("PWNED")
+            || (path.is_dir() && is_pwned(&path))
+    })
+}
+
+#[test]
+fn inspect_refuses_what_is_broken_and_runs_nothing() {
+    let outcomes = std::fs::read_to_string(broken("OUTCOMES.txt")).expect("the case is there");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let mut seen = 0;
+    for line in outcomes.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(outcome), Some(path)) = (words.next(), words.next()) else { continue };
+        if !["pickle/", "safetensors/", "folders/"].iter().any(|kind| path.starts_with(kind)) {
+            continue;
+        }
+        seen += 1;
+        let started = Instant::now();
+        let (code, out, err) = run(asr()
+            .current_dir(elsewhere.path())
+            .args(["models", "inspect", "--offline"])
+            .arg(broken(path)));
+        assert!(started.elapsed() < Duration::from_secs(5), "{path} takes {:?}", started.elapsed());
+        match outcome {
+            "load" => assert!(code == 0 && !out.is_empty(), "{path}: {err}"),
+            "warn" => {
+                assert_eq!(code, 0, "{path}: {err}");
+                assert!(err.starts_with("warning: "), "{err}");
+                assert!(err.matches('`').count() >= 6, "names two tensors: {err}");
+            }
+            "error" => {
+                assert_eq!(code, 1, "{path}: {out}{err}");
+                let name = Path::new(path).file_name().expect("a name").to_string_lossy();
+                assert!(err.starts_with("error: ") && err.contains(name.as_ref()), "{path}: {err}");
+                assert_eq!(out, "", "{path}");
+            }
+            "load-or-error" => assert!(code == 0 || code == 1, "{path}: {err}"),
+            other => panic!("{path}: what is {other}?"),
+        }
+        if let Some((_, reason)) = REASONS.iter().find(|(file, _)| *file == path) {
+            assert!(err.contains(reason), "{path}: {err} does not say {reason}");
+        }
+    }
+    assert_eq!(seen, 62);
+    assert!(!is_pwned(elsewhere.path()) && !is_pwned(&broken("")), "code of a file was run");
+}
+
+#[test]
+fn inspect_describes_models() {
+    let (code, out, err) = run(asr().args(["models", "inspect", "default", "--json"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let report: Value = serde_json::from_str(&out).expect("one JSON object");
+    assert_eq!(report["container"], "safetensors");
+    assert_eq!(report["model"]["family"], "MR-HuBERT");
+    assert_eq!(report["model"]["resolutions_ms"], serde_json::json!([80.0, 40.0]));
+    assert_eq!(report["model"]["head"], "ctc");
+    assert!(report["tensors"].as_array().is_some_and(|tensors| tensors.len() > 100));
+    let control = broken("folders/control");
+    let (code, out, err) = run(asr().args(["models", "inspect"]).arg(&control));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for fact in ["family        HuBERT", "container     safetensors", "licence       not stated"] {
+        assert!(out.contains(fact), "{out}");
+    }
+    assert!(out.contains("\nencoder.layers.0.attention.k_proj.weight "), "{out}");
+}
+
+#[test]
+fn models_of_the_hub_are_listed_and_found_in_the_cache() {
+    let home = tempfile::tempdir().expect("a folder");
+    let model = home.path().join("hub/models--org--tiny");
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let snapshot = model.join("snapshots").join(commit);
+    std::fs::create_dir_all(&snapshot).expect("space is left");
+    std::fs::create_dir_all(model.join("refs")).expect("space is left");
+    std::fs::write(model.join("refs/main"), commit).expect("space is left");
+    for file in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+        std::fs::copy(broken("folders/control").join(file), snapshot.join(file)).expect("a copy");
+    }
+    std::fs::write(snapshot.join("README.md"), "---\nlicense: cc-by-nc-4.0\n---\n")
+        .expect("space is left");
+    // An endpoint where nobody answers: the cache has to do.
+    let hub = || {
+        let mut command = asr();
+        command.env("HF_HOME", home.path()).env("HF_ENDPOINT", "http://127.0.0.1:9");
+        command.env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+        command
+    };
+    let (code, out, _) = run(hub().args(["models", "list"]));
+    assert_eq!(code, 0);
+    assert!(out.contains("default") && out.contains("org/tiny"), "{out}");
+    let (code, out, err) = run(hub().args(["models", "inspect", "org/tiny"]));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("licence       cc-by-nc-4.0"), "{out}");
+    let (code, out, _) = run(hub().args(["models", "pull", "org/tiny", "--offline"]));
+    assert_eq!((code, out.trim()), (0, snapshot.to_str().expect("UTF-8")));
+    let (code, _, err) = run(hub().args(["models", "pull", "org/other", "--offline"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("`org/other` is not in the cache") && err.contains("hint: "), "{err}");
+    let (code, _, err) = run(hub().args(["models", "pull", "not-a-name"]));
+    assert!(code == 1 && err.contains("ORG/NAME"), "{err}");
+}
