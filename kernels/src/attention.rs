@@ -74,12 +74,14 @@ pub fn gated_attention(
     let (heads, offsets) = strip.dims2()?;
     check(q, k, v, heads, lengths)?;
     if offsets + 1 != 2 * frames || gate.dims() != [batch, heads, frames] {
-        bail!("gated attention: strip {:?}, gate {:?} of {frames} frames", strip.dims(), gate.dims());
+        bail!(
+            "gated attention: strip {:?}, gate {:?} of {frames} frames",
+            strip.dims(),
+            gate.dims()
+        );
     }
-    let bias = Bias {
-        strip: strip.flatten_all()?.to_vec1()?,
-        gate: gate.flatten_all()?.to_vec1()?,
-    };
+    let bias =
+        Bias { strip: strip.flatten_all()?.to_vec1()?, gate: gate.flatten_all()?.to_vec1()? };
     let op = Attention { heads, lengths: lengths.to_vec(), precision, bias: Some(bias) };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }

@@ -109,10 +109,9 @@ fn prefixes(inputs: &[Input]) -> Result<Vec<String>, CliError> {
         .iter()
         .map(|input| {
             let name = input.name();
-            let stem = Path::new(&name).file_stem().map_or_else(
-                || name.clone(),
-                |stem| stem.to_string_lossy().into_owned(),
-            );
+            let stem = Path::new(&name)
+                .file_stem()
+                .map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
             if taken.insert(stem.clone()) {
                 Ok(format!("{stem}/"))
             } else {
@@ -186,11 +185,7 @@ impl Computer {
     }
 }
 
-fn each(
-    clips: &[&[f32]],
-    name: &str,
-    compute: impl Fn(&[f32]) -> Features,
-) -> Vec<Vec<Named>> {
+fn each(clips: &[&[f32]], name: &str, compute: impl Fn(&[f32]) -> Features) -> Vec<Vec<Named>> {
     let tensor = |clip: &&[f32]| {
         let Features { data, n_frames, n_bins } = compute(clip);
         vec![Named { name: name.to_owned(), shape: vec![n_frames, n_bins], values: data }]

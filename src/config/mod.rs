@@ -13,4 +13,4 @@ pub use import::{
 };
 pub use model_folder::{ModelConfig, ModelFiles, ModelFolderError};
 pub use recipe::{DataConfig, Recipe, RecipeError};
-pub use speech_model::{Head, Outputs, SpeechModel, WaveformNorm, Wanted};
+pub use speech_model::{Head, Outputs, SpeechModel, Wanted, WaveformNorm};

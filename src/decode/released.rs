@@ -25,6 +25,17 @@ pub trait Transcribe: Send + Sync {
 
     /// Whether it names the language.
     fn names_languages(&self) -> bool;
+
+    /// The recogniser, where it is one of ours: with log-probabilities frame by frame, and so
+    /// with times of words, seamless pieces and alignments.
+    fn recogniser(&self) -> Option<&Transcriber> {
+        None
+    }
+
+    /// The recogniser to be changed.
+    fn recogniser_mut(&mut self) -> Option<&mut Transcriber> {
+        None
+    }
 }
 
 impl Transcribe for Transcriber {
@@ -42,6 +53,14 @@ impl Transcribe for Transcriber {
 
     fn names_languages(&self) -> bool {
         true
+    }
+
+    fn recogniser(&self) -> Option<&Transcriber> {
+        Some(self)
+    }
+
+    fn recogniser_mut(&mut self) -> Option<&mut Transcriber> {
+        Some(self)
     }
 }
 
@@ -95,7 +114,7 @@ impl ReleasedTranscriber {
     }
 
     fn read(&self, mut logits: Vec<f32>, candidates: Option<&[Language]>) -> SegmentText {
-        let nothing = SegmentText { text: String::new(), score: 0.0, languages: Vec::new() };
+        let nothing = SegmentText::default();
         if let Head::Classifier { labels, .. } = self.model.head() {
             log_softmax(&mut logits, labels.len());
             return SegmentText { languages: ranked(labels, &logits, candidates), ..nothing };
@@ -126,6 +145,7 @@ impl ReleasedTranscriber {
                 .into_iter()
                 .collect(),
             text,
+            words: Vec::new(),
         }
     }
 }
@@ -139,8 +159,7 @@ impl Transcribe for ReleasedTranscriber {
         if clips.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted =
-            Wanted { precision: self.precision, hidden_states: false, parity: false };
+        let wanted = Wanted { precision: self.precision, hidden_states: false, parity: false };
         let outputs = self.model.run(clips, &vec![self.language(); clips.len()], wanted)?;
         outputs
             .logits

@@ -1,13 +1,19 @@
 //! Samples to text with a recogniser.
 
-use super::greedy::{best_path, log_softmax};
+use super::decoding::{Decoding, tags_to_blank};
+use super::greedy::log_softmax;
 use super::language::{LanguageScores, score_languages};
+use super::lm::Alphabet;
+use super::stream::Piece;
+use super::times::{FrameTimes, words};
 use crate::config::{ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
 use crate::model::{Pass, Recogniser, RecogniserConfig, Sequence};
-use crate::text::{Language, Vocabulary};
+use crate::text::{Language, TimedWord, Vocabulary, is_unspaced};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Below this probability of any language tag a segment is taken to hold no speech.
 const SPEECH_THRESHOLD: f64 = 0.5;
@@ -42,8 +48,8 @@ pub struct ScoredLanguage {
     pub score: f64,
 }
 
-/// What was understood of one segment.
-#[derive(Debug, Clone, PartialEq)]
+/// What was understood of one segment; the default is nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SegmentText {
     /// Text in normal form; empty where nobody speaks.
     pub text: String,
@@ -51,6 +57,8 @@ pub struct SegmentText {
     pub score: f64,
     /// Languages, most likely first; empty where nobody speaks.
     pub languages: Vec<ScoredLanguage>,
+    /// The words of the text with times from the beginning of the input.
+    pub words: Vec<TimedWord>,
 }
 
 /// What was understood of an input.
@@ -63,16 +71,39 @@ pub struct Transcription {
 }
 
 impl Transcription {
-    /// The text of all segments.
+    /// The text of all segments, with a space in between where their scripts have spaces.
     #[must_use]
     pub fn text(&self) -> String {
-        let texts: Vec<&str> = self
-            .segments
-            .iter()
-            .map(|(_, _, s)| s.text.as_str())
-            .filter(|t| !t.is_empty())
-            .collect();
-        texts.join(" ")
+        let mut text = String::new();
+        for (_, _, segment) in &self.segments {
+            let unspaced = |c: Option<char>| c.is_none_or(is_unspaced);
+            let (before, after) = (text.chars().last(), segment.text.chars().next());
+            if before.is_some() && after.is_some() && !(unspaced(before) && unspaced(after)) {
+                text.push(' ');
+            }
+            text.push_str(&segment.text);
+        }
+        text
+    }
+
+    /// The words of all segments.
+    pub fn words(&self) -> impl Iterator<Item = &TimedWord> {
+        self.segments.iter().flat_map(|(_, _, segment)| &segment.words)
+    }
+
+    /// Stretches of one language each, in seconds, one after the other; `None` where nobody
+    /// speaks.
+    #[must_use]
+    pub fn language_changes(&self) -> Vec<(f64, f64, Option<Language>)> {
+        let mut stretches: Vec<(f64, f64, Option<Language>)> = Vec::new();
+        for (start_s, end_s, segment) in &self.segments {
+            let language = segment.languages.first().map(|language| language.code);
+            match stretches.last_mut() {
+                Some(last) if last.2 == language => last.1 = *end_s,
+                _ => stretches.push((*start_s, *end_s, language)),
+            }
+        }
+        stretches
     }
 
     /// Adds the next segment and weighs its languages by its length.
@@ -110,6 +141,9 @@ pub struct Transcriber {
     log_mel: LogMel,
     norm: FeatureNorm,
     precision: Precision,
+    times: FrameTimes,
+    alphabet: Arc<Alphabet>,
+    decoding: Decoding,
 }
 
 impl Transcriber {
@@ -122,9 +156,20 @@ impl Transcriber {
             encoder: files.config.encoder.clone(),
             vocab_size: files.vocabulary.len(),
         };
+        let (features, encoder) = (&files.config.features, &files.config.encoder);
+        // A frame sees `receptive_field` windows of the features, each a shift after the other.
+        let seen_ms = (encoder.receptive_field().saturating_sub(1)) as f64 * features.shift_ms
+            + features.window_ms;
+        let times = FrameTimes {
+            first_s: seen_ms / 2000.0,
+            step_s: encoder.input_stride() as f64 * features.shift_ms / 1000.0,
+        };
         Ok(Self {
             model: Recogniser::new(&config, &files.parameters)?,
             vocabulary: files.vocabulary.clone(),
+            times,
+            alphabet: Arc::new(Alphabet::of(&files.vocabulary)),
+            decoding: Decoding::default(),
             log_mel: LogMel::new(files.config.features.clone())?,
             norm: files.config.feature_norm,
             precision,
@@ -137,23 +182,45 @@ impl Transcriber {
         &self.vocabulary
     }
 
-    /// Decodes segments as one batch; each result is what the segment alone would give.
-    ///
-    /// `clips` are samples at 16 kHz; `candidates` restricts the languages.
+    /// When the frames of the model are.
+    #[must_use]
+    pub fn frame_times(&self) -> FrameTimes {
+        self.times
+    }
+
+    /// The characters of the tokens, for language models.
+    #[must_use]
+    pub fn alphabet(&self) -> &Alphabet {
+        &self.alphabet
+    }
+
+    /// Searches for text in another way than by the best path.
+    pub fn set_decoding(&mut self, decoding: Decoding) {
+        self.decoding = decoding;
+    }
+
+    /// Checks that the model knows one of the languages asked for.
     ///
     /// # Errors
-    /// [`DecodeError`] if none of the candidates is known or the model cannot be run.
-    pub fn transcribe(
-        &self,
-        clips: &[&[f32]],
-        candidates: Option<&[Language]>,
-    ) -> Result<Vec<SegmentText>, DecodeError> {
-        if let Some(asked) = candidates
-            && !asked.iter().any(|&l| self.vocabulary.id_of_language(l).is_some())
-        {
-            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
-            return Err(DecodeError::UnknownLanguages { asked: asked.join(", ") });
+    /// [`DecodeError::UnknownLanguages`].
+    pub fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
+        match candidates {
+            Some(asked) if !asked.iter().any(|&l| self.vocabulary.id_of_language(l).is_some()) => {
+                let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+                Err(DecodeError::UnknownLanguages { asked: asked.join(", ") })
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Natural-log probabilities of the tokens in each frame of each clip, `(frames, vocab)`.
+    ///
+    /// `clips` are samples at 16 kHz, computed as one batch; each result is what the clip
+    /// alone would give.
+    ///
+    /// # Errors
+    /// [`DecodeError::Model`] if the model cannot be run.
+    pub fn log_probs(&self, clips: &[&[f32]]) -> Result<Vec<Vec<f32>>, DecodeError> {
         if clips.is_empty() {
             return Ok(Vec::new());
         }
@@ -175,24 +242,80 @@ impl Transcriber {
                 let mut log_probs =
                     logits.values.get(i)?.narrow(0, 0, frames)?.flatten_all()?.to_vec1()?;
                 log_softmax(&mut log_probs, vocab);
-                Ok(self.read(&log_probs, candidates))
+                Ok(log_probs)
             })
             .collect()
     }
 
-    fn read(&self, log_probs: &[f32], candidates: Option<&[Language]>) -> SegmentText {
+    /// Decodes clips as one batch; each result is what the clip alone would give.
+    ///
+    /// `clips` are samples at 16 kHz; `candidates` restricts the languages.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if none of the candidates is known or the model cannot be run.
+    pub fn transcribe(
+        &self,
+        clips: &[&[f32]],
+        candidates: Option<&[Language]>,
+    ) -> Result<Vec<SegmentText>, DecodeError> {
+        self.check_languages(candidates)?;
+        let log_probs = self.log_probs(clips)?;
+        let vocab = self.vocabulary.len();
+        Ok(log_probs
+            .iter()
+            .zip(clips)
+            .map(|(log_probs, clip)| {
+                let whole = 0..log_probs.len() / vocab;
+                self.read(log_probs, whole, 0, clip.len() as f64 / 16_000.0, candidates)
+            })
+            .collect())
+    }
+
+    /// The frames of a piece with the probability of the language tags added to that of the
+    /// blank, `(frames, vocab)`: what an alignment of the text listens to.
+    #[must_use]
+    pub fn text_log_probs(&self, piece: &Piece) -> Vec<f32> {
+        let vocab = self.vocabulary.len();
+        let mut rows = piece.log_probs[piece.core.start * vocab..piece.core.end * vocab].to_vec();
+        for row in rows.chunks_exact_mut(vocab) {
+            tags_to_blank(row, &self.vocabulary);
+        }
+        rows
+    }
+
+    /// Decodes a piece of a stream.
+    #[must_use]
+    pub fn read_piece(&self, piece: &Piece, candidates: Option<&[Language]>) -> SegmentText {
+        let core = piece.core.clone();
+        self.read(&piece.log_probs, core, piece.first_frame, piece.end_s, candidates)
+    }
+
+    /// Text in frames `core` of log-probabilities whose first frame is number `first_frame`;
+    /// no word ends after `end_s`.
+    fn read(
+        &self,
+        log_probs: &[f32],
+        core: Range<usize>,
+        first_frame: u64,
+        end_s: f64,
+        candidates: Option<&[Language]>,
+    ) -> SegmentText {
         let LanguageScores { ranked, mass } =
             score_languages(log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
-            return SegmentText { text: String::new(), score: 0.0, languages: Vec::new() };
+            return SegmentText::default();
         }
-        let characters: Vec<_> = best_path(log_probs, self.vocabulary.len(), |_| true)
-            .into_iter()
-            .filter(|token| !self.vocabulary.is_language(token.id))
-            .collect();
+        let language = ranked.first().map(|&(language, _)| language);
+        let characters =
+            self.decoding.characters(log_probs, &core, &self.vocabulary, &self.alphabet, language);
         let ids: Vec<u32> = characters.iter().map(|token| token.id).collect();
         let text = self.vocabulary.decode(&ids).trim().to_owned();
         let total: f64 = characters.iter().map(|token| f64::from(token.log_prob).exp()).sum();
+        let mut words = words(&characters, &self.vocabulary, self.times, first_frame);
+        for word in &mut words {
+            word.start_s = word.start_s.min(end_s);
+            word.end_s = word.end_s.min(end_s);
+        }
         SegmentText {
             score: if text.is_empty() { 0.0 } else { total / characters.len() as f64 },
             text,
@@ -200,6 +323,7 @@ impl Transcriber {
                 .into_iter()
                 .map(|(code, score)| ScoredLanguage { code, score })
                 .collect(),
+            words,
         }
     }
 }
@@ -226,14 +350,18 @@ mod tests {
     fn languages_are_weighed_by_length_and_silence_has_no_say() {
         let language =
             |code: &str, score| ScoredLanguage { code: code.parse().expect("a code"), score };
-        let said = |languages| SegmentText { text: "x".into(), score: 1.0, languages };
+        let said =
+            |languages| SegmentText { text: "x".into(), score: 1.0, languages, words: vec![] };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));
-        all.push(10.0, 40.0, SegmentText { text: String::new(), score: 0.0, languages: vec![] });
+        all.push(10.0, 40.0, SegmentText { text: String::new(), ..said(vec![]) });
         all.push(40.0, 70.0, said(vec![language("deu", 1.0)]));
         assert_eq!(all.text(), "x x");
         assert_eq!(all.languages[0].code, "deu".parse().expect("a code"));
         assert!((all.languages[0].score - 0.775).abs() < 1e-9);
         assert!((all.languages[1].score - 0.225).abs() < 1e-9);
+        let changes: Vec<(f64, f64, bool)> =
+            all.language_changes().iter().map(|c| (c.0, c.1, c.2.is_some())).collect();
+        assert_eq!(changes, [(0.0, 10.0, true), (10.0, 40.0, false), (40.0, 70.0, true)]);
     }
 }

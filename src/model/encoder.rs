@@ -48,7 +48,9 @@ impl Encoded {
         let mut states = Vec::new();
         for (i, stage) in self.stages.iter().enumerate() {
             let skipped = usize::from(i > 0);
-            states.extend(stage.layers[skipped..].iter().map(|layer| stage.output.with_hidden(layer.clone())));
+            states.extend(
+                stage.layers[skipped..].iter().map(|layer| stage.output.with_hidden(layer.clone())),
+            );
         }
         states
     }
@@ -126,7 +128,8 @@ impl Encoder {
         frames: &Sequence,
         adapters: &'a [&'a LanguageAdapter],
     ) -> Result<Trace<'a>> {
-        let wanted = if self.config.variant.adapter_dim.is_some() { frames.lengths.len() } else { 0 };
+        let wanted =
+            if self.config.variant.adapter_dim.is_some() { frames.lengths.len() } else { 0 };
         if adapters.len() != wanted {
             bail!("{} adapters for a batch that takes {wanted}", adapters.len());
         }

@@ -15,10 +15,8 @@ const OUTSIDE: char = '^';
 const PART: char = '#';
 
 /// fairseq, unilm, s3prl: names are ours, but for these.
-const FAIRSEQ: &[Rule] = &[
-    ("proj.*", &["^proj.*"]),
-    ("label_embs_concat", &["label_embs_concat", "label_embs"]),
-];
+const FAIRSEQ: &[Rule] =
+    &[("proj.*", &["^proj.*"]), ("label_embs_concat", &["label_embs_concat", "label_embs"])];
 
 /// Hugging Face transformers: `HubertModel`, `Wav2Vec2Model`, `WavLMModel` and their heads.
 const TRANSFORMERS: &[Rule] = &[
@@ -126,10 +124,7 @@ const TORCHAUDIO: &[Rule] = &[
         ],
     ),
     ("encoder.layers.*.self_attn_layer_norm.*", &["encoder.transformer.layers.*.layer_norm.*"]),
-    (
-        "encoder.layers.*.fc1.*",
-        &["encoder.transformer.layers.*.feed_forward.intermediate_dense.*"],
-    ),
+    ("encoder.layers.*.fc1.*", &["encoder.transformer.layers.*.feed_forward.intermediate_dense.*"]),
     ("encoder.layers.*.fc2.*", &["encoder.transformer.layers.*.feed_forward.output_dense.*"]),
     ("encoder.layers.*.final_layer_norm.*", &["encoder.transformer.layers.*.final_layer_norm.*"]),
     ("encoder.layer_norm.*", &["encoder.transformer.layer_norm.*"]),
@@ -343,7 +338,8 @@ mod tests {
     #[test]
     fn what_only_training_uses_is_not_missed() {
         let hub = naming(&["wav2vec2.feature_extractor.conv_layers.0.conv.weight"]);
-        let all = ["quantizer.codevectors", "wav2vec2.masked_spec_embed", "lm_head.weight", "other"];
+        let all =
+            ["quantizer.codevectors", "wav2vec2.masked_spec_embed", "lm_head.weight", "other"];
         let used = BTreeSet::from(["lm_head.weight".to_owned()]);
         assert_eq!(hub.unused(all.into_iter(), &used), ["other"]);
     }

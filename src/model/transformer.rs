@@ -287,11 +287,7 @@ impl Stage {
         }
         let output = input.with_hidden(x);
         if let (Some(stages), Some(layers)) = (&mut trace.stages, states) {
-            stages.push(StageStates {
-                stage: self.name.clone(),
-                layers,
-                output: output.clone(),
-            });
+            stages.push(StageStates { stage: self.name.clone(), layers, output: output.clone() });
         }
         Ok(output)
     }

@@ -19,11 +19,7 @@ pub(super) struct RelativeBias {
 }
 
 impl RelativeBias {
-    pub(super) fn new(
-        positions: RelativePositions,
-        heads: usize,
-        vb: &VarBuilder,
-    ) -> Result<Self> {
+    pub(super) fn new(positions: RelativePositions, heads: usize, vb: &VarBuilder) -> Result<Self> {
         let start = Init::Randn { mean: 0.0, stdev: 0.02 };
         let embedding = vb.get_with_hints((positions.buckets, heads), "weight", start)?;
         Ok(Self { positions, embedding })

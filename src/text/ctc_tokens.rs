@@ -49,9 +49,9 @@ impl CtcTokens {
     ) -> Result<Self, TextError> {
         let ids = match (serde_json::from_slice(json)?, language) {
             (File::One(ids), _) => ids,
-            (File::Each(mut each), Some(language)) => each.remove(language).ok_or_else(|| {
-                TextError::VocabularyLanguage { language: shortened(language) }
-            })?,
+            (File::Each(mut each), Some(language)) => each
+                .remove(language)
+                .ok_or_else(|| TextError::VocabularyLanguage { language: shortened(language) })?,
             (File::Each(_), None) => {
                 return Err(TextError::VocabularyLanguage { language: "(none chosen)".into() });
             }

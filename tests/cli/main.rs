@@ -2,6 +2,7 @@
 
 mod inputs;
 mod messages;
+mod outputs;
 mod training;
 
 use assert_cmd::Command;

@@ -311,8 +311,7 @@ cases! {
 /// The sum of layers of both versions of transformers, from the same file.
 #[test]
 fn a_weighted_sum_of_layers_follows_either_version() {
-    for (layer_sum, suffix) in [(LayerSum::LastRaw, ""), (LayerSum::LastNormed, "_transformers4")]
-    {
+    for (layer_sum, suffix) in [(LayerSum::LastRaw, ""), (LayerSum::LastNormed, "_transformers4")] {
         let folder = kept("lid-weighted-sum");
         let options = LoadOptions { layer_sum, ..LoadOptions::default() };
         let model = load_speech_model(&folder, &options).expect("the model loads");

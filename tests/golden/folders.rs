@@ -27,10 +27,7 @@ fn damaged_folders_are_refused_with_the_reason() {
     for (folder, reasons) in [
         ("missing_key", &["encoder.layers.1.attention.k_proj.weight"][..]),
         ("missing_layer", &["encoder.layers.2."]),
-        (
-            "shape_mismatch",
-            &["feature_projection.projection.weight", "[16, 9]", "[16, 8]"],
-        ),
+        ("shape_mismatch", &["feature_projection.projection.weight", "[16, 9]", "[16, 8]"]),
         ("nan_weight", &["NaN or infinity", "tensor `"]),
         ("inf_weight", &["NaN or infinity", "tensor `"]),
         ("integer_weight", &["i64", "tensor `"]),

@@ -60,12 +60,7 @@ impl EncoderSettings {
         settings
     }
 
-    fn size(
-        &self,
-        name: &str,
-        field: &'static str,
-        default: usize,
-    ) -> Result<usize, ImportError> {
+    fn size(&self, name: &str, field: &'static str, default: usize) -> Result<usize, ImportError> {
         let problem = "must be a whole number";
         let error = || ImportError::Setting { name: name.to_owned(), field, problem };
         self.values.get(field).map_or(Ok(default), |value| value.parse().map_err(|_| error()))

@@ -104,7 +104,9 @@ impl<'a> Settings<'a> {
             return Err(self.error("conv_pos", "asks for another position convolution than known"));
         }
         if wavlm && !self.flag("gru_rel_pos") {
-            return Err(self.error("gru_rel_pos", "must be true: positions without gate are not known"));
+            return Err(
+                self.error("gru_rel_pos", "must be true: positions without gate are not known")
+            );
         }
         let (stage_layers, rate_ratios) =
             if has_tree { self.tree()? } else { (vec![self.size("encoder_layers", 12)?], vec![]) };

@@ -234,11 +234,8 @@ impl HubConfig {
 
     /// Names of the classes in order.
     pub(super) fn labels(&self, name: &str) -> Result<Vec<String>, ImportError> {
-        let setting = |problem| ImportError::Setting {
-            name: name.to_owned(),
-            field: "id2label",
-            problem,
-        };
+        let setting =
+            |problem| ImportError::Setting { name: name.to_owned(), field: "id2label", problem };
         let Some(labels) = &self.id2label else {
             return Ok(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]);
         };

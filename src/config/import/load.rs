@@ -1,6 +1,8 @@
 //! From a path to a model that is ready to run.
 
-use super::adapters::{LanguageUnit, LanguageUnits, Spelling, adapter, check_vocabulary, read_tokens};
+use super::adapters::{
+    LanguageUnit, LanguageUnits, Spelling, adapter, check_vocabulary, read_tokens,
+};
 use super::error::ImportError;
 use super::fairseq::Settings;
 use super::hugging_face::{HubConfig, HubHead, Preprocessor, read_bytes, read_json};
@@ -175,9 +177,7 @@ fn prediction_shapes(config: &EncoderConfig, weights: &Weights) -> Vec<Predictio
         _ => None,
     };
     let several = (0..=config.rate_ratios.len())
-        .map_while(|i| {
-            shape(&format!("label_embs_concat.{i}"), &format!("final_projs.{i}.weight"))
-        })
+        .map_while(|i| shape(&format!("label_embs_concat.{i}"), &format!("final_projs.{i}.weight")))
         .collect::<Vec<_>>();
     if several.is_empty() {
         shape("label_embs_concat", "final_proj.weight").into_iter().collect()
@@ -318,9 +318,7 @@ fn ctc_head(folder: &Path, hub: &HubConfig, parts: &mut Parts) -> Result<Head, I
         (_, None) => None,
         (Some(own), Some(_)) if languages.contains(own) => Some(own.clone()),
         // transformers' own default, else the only one there may be.
-        (_, Some(first)) => {
-            Some(languages.iter().find(|l| *l == "eng").unwrap_or(first).clone())
-        }
+        (_, Some(first)) => Some(languages.iter().find(|l| *l == "eng").unwrap_or(first).clone()),
     };
     let tokens = read_tokens(folder, own.as_deref(), &spelling)?;
     if parts.config.variant.adapter_dim.is_some() {

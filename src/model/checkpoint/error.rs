@@ -38,7 +38,9 @@ pub enum CheckpointError {
         found: Impostor,
     },
     /// A folder without weights.
-    #[error("`{name}` holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin")]
+    #[error(
+        "`{name}` holds no model.safetensors, model.safetensors.index.json or pytorch_model.bin"
+    )]
     NoWeights {
         /// The folder.
         name: String,
@@ -84,7 +86,9 @@ pub enum CheckpointError {
         source: PickleError,
     },
     /// A checkpoint in which no state dict is found.
-    #[error("`{name}` holds no tensors: neither at its root nor under `model`, `model_weight` or `state_dict`")]
+    #[error(
+        "`{name}` holds no tensors: neither at its root nor under `model`, `model_weight` or `state_dict`"
+    )]
     NoTensors {
         /// The file.
         name: String,

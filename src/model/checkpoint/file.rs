@@ -263,9 +263,7 @@ impl CheckpointFile {
         let read = found.stored.values();
         match read.map_err(|source| CheckpointError::Read { name: file(), source })? {
             Some((values, true)) => Ok(values),
-            Some((_, false)) => {
-                Err(CheckpointError::NotFinite { name: file(), tensor: tensor() })
-            }
+            Some((_, false)) => Err(CheckpointError::NotFinite { name: file(), tensor: tensor() }),
             None => Err(CheckpointError::Type {
                 name: file(),
                 tensor: tensor(),

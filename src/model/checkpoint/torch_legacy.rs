@@ -77,11 +77,7 @@ pub(super) fn read(source: &Arc<Source>, name: &str) -> Result<Value, Checkpoint
     }
 }
 
-fn read_pickles(
-    bytes: &[u8],
-    source: &Arc<Source>,
-    name: &str,
-) -> Result<Value, CheckpointError> {
+fn read_pickles(bytes: &[u8], source: &Arc<Source>, name: &str) -> Result<Value, CheckpointError> {
     let pickle = |source| CheckpointError::Pickle { name: name.to_owned(), source };
     let legacy = |source| CheckpointError::Legacy { name: name.to_owned(), source };
     let mut rest = bytes;

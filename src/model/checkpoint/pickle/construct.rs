@@ -11,7 +11,14 @@ const MAX_AXES: usize = 64;
 /// Packages whose classes may be called: they become objects that hold their arguments.
 /// Enumerations, paths, times and settings are written that way.
 const DATA_PACKAGES: [&str; 9] = [
-    "argparse", "datetime", "espnet", "espnet2", "fairseq", "hydra", "omegaconf", "pathlib",
+    "argparse",
+    "datetime",
+    "espnet",
+    "espnet2",
+    "fairseq",
+    "hydra",
+    "omegaconf",
+    "pathlib",
     "s3prl",
 ];
 
@@ -68,8 +75,9 @@ impl<'a> Machine<'a> {
                 .filter(|id| matches!(self.node(*id), Node::Tensor(_)))
                 .ok_or_else(|| bad_arguments(module, name)),
             ("collections", "defaultdict") => self.add(Node::Dict(Vec::new())),
-            ("collections", "OrderedDict" | "Counter")
-            | ("builtins" | "__builtin__", "dict") => self.dictionary(first),
+            ("collections", "OrderedDict" | "Counter") | ("builtins" | "__builtin__", "dict") => {
+                self.dictionary(first)
+            }
             ("collections", "deque")
             | ("torch", "Size")
             | ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple") => match first {
@@ -128,10 +136,9 @@ impl<'a> Machine<'a> {
     /// Gives `target` its attributes. Those of containers and tensors are not looked at.
     pub(super) fn build(&mut self, target: Id, state: Id) -> Result<(), PickleError> {
         let is_dtype = match self.node(target) {
-            Node::Object(object) => matches!(
-                self.node(object.class),
-                Node::Global { module: "numpy", name: "dtype" }
-            ),
+            Node::Object(object) => {
+                matches!(self.node(object.class), Node::Global { module: "numpy", name: "dtype" })
+            }
             Node::Dict(_) | Node::List(_) | Node::Tensor(_) => return Ok(()),
             _ => return Err(self.no_operand()),
         };
@@ -166,7 +173,8 @@ impl<'a> Machine<'a> {
             }),
             _ => return Err(self.no_operand()),
         };
-        let entries: Vec<(Id, Id)> = pairs.collect::<Option<_>>().ok_or_else(|| self.no_operand())?;
+        let entries: Vec<(Id, Id)> =
+            pairs.collect::<Option<_>>().ok_or_else(|| self.no_operand())?;
         self.repeat(size_of_val(entries.as_slice()))?;
         self.add(Node::Dict(entries))
     }

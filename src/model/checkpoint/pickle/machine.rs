@@ -26,7 +26,10 @@ pub(super) enum Node<'a> {
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// A class or function, by name only.
-    Global { module: &'a str, name: &'a str },
+    Global {
+        module: &'a str,
+        name: &'a str,
+    },
     Object(Box<Object>),
     /// Index into the storages.
     Storage(usize),

@@ -70,15 +70,16 @@ impl<'a> Reader<'a> {
     /// The rest of the line as a number.
     pub(super) fn number<T: std::str::FromStr>(&mut self) -> Result<T, PickleError> {
         let line = self.line()?;
-        line.trim_end_matches('L').parse().map_err(|_| PickleError::Text { position: self.position })
+        line.trim_end_matches('L')
+            .parse()
+            .map_err(|_| PickleError::Text { position: self.position })
     }
 
     /// The rest of the line as text in quotes; text with escapes is refused.
     pub(super) fn quoted(&mut self) -> Result<&'a str, PickleError> {
         let line = self.line()?;
-        let inner = ['\'', '"']
-            .into_iter()
-            .find_map(|quote| line.strip_prefix(quote)?.strip_suffix(quote));
+        let inner =
+            ['\'', '"'].into_iter().find_map(|quote| line.strip_prefix(quote)?.strip_suffix(quote));
         inner
             .filter(|text| !text.contains('\\'))
             .ok_or(PickleError::Text { position: self.position })

@@ -60,10 +60,9 @@ impl<'a> Tree<'_, 'a> {
                 class: self.text(module)? + "." + name,
                 state: Box::new(Value::None),
             },
-            Node::Storage(_) => Value::Object {
-                class: "torch.storage".to_owned(),
-                state: Box::new(Value::None),
-            },
+            Node::Storage(_) => {
+                Value::Object { class: "torch.storage".to_owned(), state: Box::new(Value::None) }
+            }
             Node::Tensor(_) => Value::Tensor(self.tensor(id)?),
             Node::List(_) | Node::Dict(_) | Node::Object(_) => return self.container(id),
         })
@@ -75,7 +74,10 @@ impl<'a> Tree<'_, 'a> {
         }
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(PickleError::TooMany { what: "containers in each other", limit: MAX_DEPTH });
+            return Err(PickleError::TooMany {
+                what: "containers in each other",
+                limit: MAX_DEPTH,
+            });
         }
         let value = match self.machine.node(id) {
             Node::List(elements) => Value::List(self.list(elements)?),
@@ -114,8 +116,7 @@ impl<'a> Tree<'_, 'a> {
         let state = match object.state.map(|state| (state, self.machine.node(state))) {
             // The parent of a setting is what it was found in.
             Some((_, Node::Dict(attributes))) if class.starts_with("omegaconf.") => {
-                let is_parent =
-                    |key: Id| matches!(self.machine.node(key), Node::Text("_parent"));
+                let is_parent = |key: Id| matches!(self.machine.node(key), Node::Text("_parent"));
                 let kept: Vec<_> =
                     attributes.iter().filter(|(key, _)| !is_parent(*key)).copied().collect();
                 Value::Dict(self.dict(&kept)?)
@@ -143,8 +144,9 @@ impl<'a> Tree<'_, 'a> {
         let (storage, view) = tensor.as_ref();
         let region = self.regions.get(*storage).ok_or(PickleError::Storage)?;
         let spec = &self.machine.storages[*storage];
-        let tensor = StoredTensor::new(region, spec.element, spec.elements, view.clone())
-            .map_err(|source| PickleError::View { key: self.key.escape_debug().to_string(), source })?;
+        let tensor = StoredTensor::new(region, spec.element, spec.elements, view.clone()).map_err(
+            |source| PickleError::View { key: self.key.escape_debug().to_string(), source },
+        )?;
         self.tensors.insert(id, tensor.clone());
         Ok(tensor)
     }
