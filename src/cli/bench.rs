@@ -1,6 +1,7 @@
 //! `asr bench`.
 
 use super::Talk;
+use super::decoding::DecodingArgs;
 use super::failure::AnyError;
 use super::model::ModelArgs;
 use super::output::write_stdout;
@@ -48,6 +49,8 @@ struct CorpusArgs {
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Form::Markdown)]
     format: Form,
     #[command(flatten)]
+    decoding: DecodingArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -75,7 +78,8 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     for (path, error) in &report.unreadable {
         talk.warn(format_args!("left out `{}`: {error}", path.display()));
     }
-    let model = args.model.load(None, talk)?;
+    let mut model = args.model.load(None, talk)?;
+    args.decoding.apply(&mut model, None, talk)?;
     let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
     let counted =
         |language: Language| minutes.get(&language).is_some_and(|m| *m >= args.min_minutes);

@@ -2,6 +2,8 @@
 
 use crate::audio::AudioError;
 use crate::config::{ModelFolderError, RecipeError};
+use crate::decode::AlignError;
+use crate::decode::lm::{ArpaError, HotwordError};
 use crate::hub::{HubError, NotARepository};
 use crate::text::ScoreError;
 use std::error::Error;
@@ -57,6 +59,35 @@ pub(super) enum CliError {
     /// A file that cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// A language model that is none.
+    #[error("cannot use the language model `{}`", path.display())]
+    LanguageModel { path: PathBuf, source: ArpaError },
+    /// A released checkpoint asked for what needs our own tokens.
+    #[error(
+        "model `{name}` is a released checkpoint: no beam, word times or alignment with it yet"
+    )]
+    NoFrames { name: String },
+    /// A folder without language models.
+    #[error("no language models such as `swa.arpa.gz` in `{}`", folder.display())]
+    NoLanguageModels { folder: PathBuf },
+    /// A list of hotwords that is none.
+    #[error("cannot use the hotwords in `{}`", path.display())]
+    Hotwords { path: PathBuf, source: HotwordError },
+    /// Several inputs in a format that holds one.
+    #[error("`{format}` holds one recording, {inputs} were given")]
+    OneRecording { format: String, inputs: usize },
+    /// `--resume` without results to go on with.
+    #[error("`--resume` needs `-o FOLDER/`, or `-f jsonl -o FILE`")]
+    NothingToResume,
+    /// A text to be aligned that cannot be.
+    #[error("cannot align `{}`", path.display())]
+    Align { path: PathBuf, source: AlignError },
+    /// Nobody speaks in a recording whose language is asked for.
+    #[error("no speech in `{}`", path.display())]
+    NoSpeech { path: PathBuf },
+    /// A text without a word.
+    #[error("no words in `{}`", path.display())]
+    NoWords { path: PathBuf },
 }
 
 /// The message of an error with its causes, on one line.
@@ -89,6 +120,10 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             CliError::NoLanguages { .. } => {
                 Some("leave out `--model` to use the model inside the binary")
             }
+            CliError::OneRecording { .. } => {
+                Some("add `-o FOLDER/` for a file per recording, or use `-f ctm` or `-f jsonl`")
+            }
+            CliError::NoSpeech { .. } => Some("name the language with `-l LANG`"),
             CliError::RunExists { .. } => {
                 Some("add `--resume` to go on with it, or `--set output=FOLDER` for another folder")
             }
@@ -140,8 +175,14 @@ pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
     if let Some(hint) = hint(error) {
         eprintln!("\nhint: {hint}");
     }
-    let misuse = error
-        .downcast_ref::<CliError>()
-        .is_some_and(|e| matches!(e, CliError::StdinTwice | CliError::Layers { .. }));
+    let misuse = error.downcast_ref::<CliError>().is_some_and(|e| {
+        matches!(
+            e,
+            CliError::StdinTwice
+                | CliError::Layers { .. }
+                | CliError::OneRecording { .. }
+                | CliError::NothingToResume
+        )
+    });
     ExitCode::from(if misuse { 2 } else { 1 })
 }

@@ -4,8 +4,8 @@ use super::Talk;
 use super::failure::{AnyError, CliError};
 use super::input::{Input, InputArgs};
 use super::model::ModelArgs;
-use super::output::{Format, ModelEntry, json, write_stdout};
-use super::recognise::{InputError, Recognised, Sink, recognise};
+use super::output::{Detail, Format, ModelEntry, json, seconds, write_stdout};
+use super::recognise::{InputError, Manner, Recognised, Sink, recognise};
 use super::transcribe::languages;
 use clap::Args;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 ///   asr identify voicemail.ogg
 ///   asr identify clips/ --top 1 -f jsonl
 ///   asr identify call.wav --candidates ces,slk,pol     one of these three
+///   asr identify meeting.ogg --windows                 where the language changes
 ///
 /// Scores are probabilities, calibrated on held-out clips if the model was. Where nobody speaks
 /// the language is `-`; where the best score is below the threshold it is `unknown`, and the
@@ -35,6 +36,9 @@ pub(super) struct IdentifyArgs {
     /// Score below which the language is `unknown`, 0 to 1 [default: the model's own, else 0]
     #[arg(long, value_name = "P", value_parser = probability)]
     unknown_threshold: Option<f64>,
+    /// List the stretches of the recording in which one language is spoken
+    #[arg(long)]
+    windows: bool,
     /// Form of the results
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -44,7 +48,8 @@ pub(super) struct IdentifyArgs {
 
 pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let candidates = languages(&args.candidates)?;
-    let several = args.input.list()?.len() > 1;
+    let list = args.input.list()?;
+    let several = list.len() > 1;
     let model = args.model.load(None, talk)?;
     if !model.transcriber.names_languages() {
         return Err(CliError::NoLanguages { name: model.name }.into());
@@ -56,13 +61,9 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let fitted = model.transcriber.calibration().map(|fitted| fitted.unknown_threshold);
     let threshold = args.unknown_threshold.or(fitted).unwrap_or(0.0);
     let mut writer = Writer { args, several, threshold, entry, all: Vec::new() };
-    let code = recognise(
-        model.transcriber.as_ref(),
-        &args.input,
-        candidates.as_deref(),
-        talk,
-        &mut writer,
-    )?;
+    let manner = Manner { candidates: candidates.as_deref(), detect_voice: true, batch_size: 1 };
+    let code =
+        recognise(model.transcriber.as_ref(), &args.input, &list, manner, talk, &mut writer)?;
     if args.format == Format::Json {
         write_stdout(format!("{}\n", serde_json::to_string_pretty(&writer.all)?).as_bytes())?;
     }
@@ -91,7 +92,8 @@ impl Sink for Writer<'_> {
         result: &Result<Recognised, InputError>,
     ) -> Result<(), AnyError> {
         if let Some(model) = &self.entry {
-            let value = json(input, result, Some(self.args.top), false, self.threshold, model)?;
+            let detail = self.args.windows.then_some(Detail::Language);
+            let value = json(input, result, Some(self.args.top), detail, self.threshold, model)?;
             if self.args.format == Format::Jsonl {
                 write_stdout(format!("{value}\n").as_bytes())?;
             } else {
@@ -115,7 +117,15 @@ impl Sink for Writer<'_> {
         }
         let ranked = if ranked.is_empty() { "-".to_owned() } else { ranked.join(", ") };
         let name = if self.several { format!("{}: ", input.name()) } else { String::new() };
-        write_stdout(format!("{name}{ranked}\n").as_bytes())?;
+        let mut lines = format!("{name}{ranked}\n");
+        if self.args.windows {
+            for (start, end, language) in found.transcription.language_changes() {
+                let code = language.map_or_else(|| "-".to_owned(), |code| code.to_string());
+                let (start, end) = (seconds(start), seconds(end));
+                lines.push_str(&format!("{name}{start:.3} {end:.3} {code}\n"));
+            }
+        }
+        write_stdout(lines.as_bytes())?;
         Ok(())
     }
 }

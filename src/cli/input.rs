@@ -39,9 +39,13 @@ enum StdinFormat {
 }
 
 /// One thing to recognise.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Input {
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// Its place in the folder that was asked for, or its name.
+        relative: PathBuf,
+    },
     Stdin,
 }
 
@@ -49,9 +53,23 @@ impl Input {
     /// The name results carry.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::File(path) => path.display().to_string(),
+            Self::File { path, .. } => path.display().to_string(),
             Self::Stdin => "-".to_owned(),
         }
+    }
+
+    /// The place of its result in a folder of results, but for the extension.
+    pub(super) fn relative(&self) -> PathBuf {
+        match self {
+            Self::File { relative, .. } => relative.clone(),
+            Self::Stdin => "stdin".into(),
+        }
+    }
+
+    fn file(path: &Path, folder: Option<&Path>) -> Self {
+        let inside = folder.and_then(|folder| path.strip_prefix(folder).ok());
+        let name = path.file_name().map_or_else(|| Path::new("audio"), Path::new);
+        Self::File { path: path.to_owned(), relative: inside.unwrap_or(name).to_owned() }
     }
 }
 
@@ -71,9 +89,9 @@ impl InputArgs {
                 if files.is_empty() {
                     return Err(CliError::NothingToDo { path: path.clone() }.into());
                 }
-                inputs.extend(files.into_iter().map(Input::File));
+                inputs.extend(files.iter().map(|file| Input::file(file, Some(path))));
             } else {
-                inputs.push(Input::File(path.clone()));
+                inputs.push(Input::file(path, None));
             }
         }
         Ok(inputs)
@@ -88,7 +106,7 @@ impl InputArgs {
         };
         let options = DecodeOptions { channel: self.channel, limits, ..DecodeOptions::default() };
         match (input, self.stdin_format, self.stdin_rate) {
-            (Input::File(path), _, _) => AudioStream::open(path, &options),
+            (Input::File { path, .. }, _, _) => AudioStream::open(path, &options),
             (Input::Stdin, Some(format), Some(rate_hz)) => {
                 let format = match format {
                     StdinFormat::S16le => RawFormat::S16le,

@@ -3,7 +3,10 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all done,
 //! 1 something failed, 2 misuse, 130 interrupted.
 
+mod align;
 mod bench;
+mod decoding;
+mod destination;
 mod doctor;
 mod failure;
 mod features;
@@ -46,6 +49,7 @@ struct Cli {
 enum Command {
     Transcribe(transcribe::TranscribeArgs),
     Identify(identify::IdentifyArgs),
+    Align(align::AlignArgs),
     Features(features::FeaturesArgs),
     Finetune(finetune::FinetuneArgs),
     Score(score::ScoreArgs),
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args, talk),
         Command::Identify(args) => identify::run(args, talk),
+        Command::Align(args) => align::run(args, talk),
         Command::Features(args) => features::run(args, talk),
         Command::Finetune(args) => finetune::run(args, talk),
         Command::Score(args) => score::run(args),

@@ -146,6 +146,12 @@ fn tell_unused(unused: &[String], talk: Talk) {
 }
 
 impl LoadedModel {
+    /// The recogniser, for what a released checkpoint cannot do.
+    pub(super) fn recogniser(&self) -> Result<&Transcriber, CliError> {
+        let name = || CliError::NoFrames { name: self.name.clone() };
+        self.transcriber.recogniser().ok_or_else(name)
+    }
+
     /// SHA-256 of the weights, in hexadecimal.
     pub(super) fn sha256(&self) -> Result<String, AnyError> {
         let digest = match &self.weights {

@@ -4,8 +4,9 @@ use super::failure::{AnyError, CliError, chain};
 use super::input::Input;
 use super::model::LoadedModel;
 use super::recognise::{InputError, Recognised};
-use crate::decode::ScoredLanguage;
+use crate::decode::{ScoredLanguage, SegmentText};
 use crate::model::GeoPoint;
+use crate::text::TimedWord;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::fs::File;
@@ -62,9 +63,84 @@ impl From<GeoPoint> for LocationEntry {
 struct SegmentEntry<'a> {
     start_s: f64,
     end_s: f64,
-    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     language: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language_score: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<Vec<WordEntry<'a>>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WordEntry<'a> {
+    word: &'a str,
+    start_s: f64,
+    end_s: f64,
     score: f64,
+}
+
+impl<'a> From<&'a TimedWord> for WordEntry<'a> {
+    fn from(word: &'a TimedWord) -> Self {
+        Self {
+            word: &word.word,
+            start_s: seconds(word.start_s),
+            end_s: seconds(word.end_s),
+            score: rounded(word.score),
+        }
+    }
+}
+
+/// What of a segment is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// The text.
+    Text,
+    /// The text, word by word too.
+    Words,
+    /// The language alone.
+    Language,
+}
+
+fn segment_entry(
+    (start, end, segment): &(f64, f64, SegmentText),
+    detail: Detail,
+) -> SegmentEntry<'_> {
+    let language = segment.languages.first();
+    let with_text = detail != Detail::Language;
+    SegmentEntry {
+        start_s: seconds(*start),
+        end_s: seconds(*end),
+        text: with_text.then_some(&segment.text),
+        language: language.map(|l| l.code.to_string()),
+        language_score: language.filter(|_| !with_text).map(|l| rounded(l.score)),
+        score: with_text.then(|| rounded(segment.score)),
+        words: (detail == Detail::Words).then(|| segment.words.iter().map(Into::into).collect()),
+    }
+}
+
+/// A segment of an input that still goes on, as JSON: `"partial": true` tells it from the result.
+pub(super) fn segment_json(
+    input: &Input,
+    segment: &(f64, f64, SegmentText),
+    detail: Detail,
+) -> Result<serde_json::Value, AnyError> {
+    #[derive(Serialize)]
+    struct PartialEntry<'a> {
+        schema: u32,
+        file: String,
+        partial: bool,
+        #[serde(flatten)]
+        segment: SegmentEntry<'a>,
+    }
+    Ok(serde_json::to_value(PartialEntry {
+        schema: 1,
+        file: input.name(),
+        partial: true,
+        segment: segment_entry(segment, detail),
+    })?)
 }
 
 /// Identity of the model behind a result.
@@ -107,22 +183,22 @@ struct FailedEntry {
 }
 
 /// Four decimals: what probabilities are worth.
-fn rounded(score: f64) -> f64 {
+pub(super) fn rounded(score: f64) -> f64 {
     (score * 1e4).round() / 1e4
 }
 
 /// Milliseconds: finer than any frame.
-fn seconds(time: f64) -> f64 {
+pub(super) fn seconds(time: f64) -> f64 {
     (time * 1e3).round() / 1e3
 }
 
-/// The result of one input as JSON; `with_text` leaves the words out for
-/// `identify`; below a score of `threshold` the language is unknown.
+/// The result of one input as JSON, with what `detail` says of its segments, if anything; below
+/// a score of `threshold` the language is unknown.
 pub(super) fn json(
     input: &Input,
     result: &Result<Recognised, InputError>,
     listed: Option<usize>,
-    with_text: bool,
+    detail: Option<Detail>,
     threshold: f64,
     model: &ModelEntry,
 ) -> Result<serde_json::Value, AnyError> {
@@ -137,19 +213,7 @@ pub(super) fn json(
     };
     let transcription = &found.transcription;
     let best = transcription.language(threshold);
-    let segments = || {
-        transcription
-            .segments
-            .iter()
-            .map(|(start, end, segment)| SegmentEntry {
-                start_s: seconds(*start),
-                end_s: seconds(*end),
-                text: &segment.text,
-                language: segment.languages.first().map(|l| l.code.to_string()),
-                score: rounded(segment.score),
-            })
-            .collect()
-    };
+    let with_text = detail.is_some_and(|detail| detail != Detail::Language);
     Ok(serde_json::to_value(FileEntry {
         schema: 1,
         file: input.name(),
@@ -164,7 +228,9 @@ pub(super) fn json(
             .collect(),
         location: transcription.location().map(Into::into),
         text: with_text.then(|| transcription.text()),
-        segments: with_text.then(segments),
+        segments: detail.map(|detail| {
+            transcription.segments.iter().map(|s| segment_entry(s, detail)).collect()
+        }),
         warnings: &found.warnings,
         model,
     })?)

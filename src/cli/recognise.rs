@@ -3,17 +3,24 @@
 use super::Talk;
 use super::failure::{AnyError, chain, hint};
 use super::input::{Input, InputArgs};
-use crate::audio::AudioError;
-use crate::decode::{DecodeError, Segment, SegmentText, Segmenter, Transcribe, Transcription};
+use crate::audio::{AudioError, AudioStream};
+use crate::decode::{
+    DecodeError, Piece, SegmentText, Stream, StreamOptions, Transcribe, Transcriber, Transcription,
+    Windows,
+};
 use crate::text::Language;
 use asr_kernels::threads;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
+
+/// Samples of audio that is decoded in one piece.
+const ONE_PIECE: usize = 20 * 16_000;
 
 /// What was found in one input.
 pub(super) struct Recognised {
@@ -34,6 +41,9 @@ pub(super) enum InputError {
     Interrupted,
 }
 
+/// A segment with its start and end in seconds.
+pub(super) type TimedSegment = (f64, f64, SegmentText);
+
 /// Where results go.
 pub(super) trait Sink {
     /// Takes the result of the next input, in order.
@@ -42,19 +52,53 @@ pub(super) trait Sink {
         input: &Input,
         result: &Result<Recognised, InputError>,
     ) -> Result<(), AnyError>;
+
+    /// Takes a segment of an input that still goes on; called only if there is one input.
+    fn segment(&mut self, _input: &Input, _segment: &TimedSegment) -> Result<(), AnyError> {
+        Ok(())
+    }
 }
 
-/// Recognises every input and hands the results to `sink` in order.
+/// How inputs are recognised.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner<'a> {
+    /// Languages that may be spoken.
+    pub(super) candidates: Option<&'a [Language]>,
+    /// Whether to cut where nobody speaks and to pass over stretches in which nobody does.
+    pub(super) detect_voice: bool,
+    /// Inputs of at most 20 s that are decoded as one batch.
+    pub(super) batch_size: usize,
+}
+
+enum Message {
+    Segment(usize, TimedSegment),
+    Done(usize, Result<Recognised, InputError>),
+}
+
+/// What the workers share.
+struct Work<'a> {
+    transcriber: &'a dyn Transcribe,
+    inputs: &'a InputArgs,
+    list: &'a [Input],
+    manner: Manner<'a>,
+    stop: &'a AtomicBool,
+    sender: Sender<Message>,
+}
+
+/// Recognises every input of `list` and hands the results to `sink` in order.
 ///
 /// A failed input is named on standard error and does not stop the others.
 pub(super) fn recognise(
     transcriber: &dyn Transcribe,
     inputs: &InputArgs,
-    candidates: Option<&[Language]>,
+    list: &[Input],
+    manner: Manner,
     talk: Talk,
     sink: &mut dyn Sink,
 ) -> Result<ExitCode, AnyError> {
-    let list = inputs.list()?;
+    if let Some(recogniser) = transcriber.recogniser() {
+        recogniser.check_languages(manner.candidates)?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -64,27 +108,23 @@ pub(super) fn recognise(
         }
     })?;
     let progress = progress_bar(list.len(), talk);
-    let side_by_side = list.len() > 1;
     let mut failed = false;
     let mut interrupted = false;
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
-        let (list, stop) = (&list, &stop);
-        scope.spawn(move || {
-            list.par_iter().enumerate().for_each(|(i, input)| {
-                let result = if stop.load(Ordering::Relaxed) {
-                    Err(InputError::Interrupted)
-                } else {
-                    one(transcriber, inputs, input, candidates, side_by_side, stop)
-                };
-                // A receiver that is gone has failed to write and says so itself.
-                let _ = sender.send((i, result));
-            });
-        });
+        let work = Work { transcriber, inputs, list, manner, stop: &stop, sender };
+        scope.spawn(move || work.all());
         // Results come as they are ready; those ahead of their turn wait here.
-        let mut waiting = std::collections::BTreeMap::new();
+        let mut waiting = BTreeMap::new();
         let mut next = 0;
-        for (i, result) in receiver {
+        for message in receiver {
+            let (i, result) = match message {
+                Message::Segment(i, segment) => {
+                    sink.segment(&list[i], &segment)?;
+                    continue;
+                }
+                Message::Done(i, result) => (i, result),
+            };
             waiting.insert(i, result);
             while let Some(result) = waiting.remove(&next) {
                 let input = &list[next];
@@ -113,7 +153,7 @@ pub(super) fn recognise(
         Ok::<(), AnyError>(())
     })?;
     progress.finish_and_clear();
-    Ok(ExitCode::from(match (interrupted, failed) {
+    Ok(ExitCode::from(match (interrupted || stop.load(Ordering::Relaxed), failed) {
         (true, _) => 130,
         (false, true) => 1,
         (false, false) => 0,
@@ -138,60 +178,189 @@ fn progress_bar(inputs: usize, talk: Talk) -> ProgressBar {
     ProgressBar::new(inputs as u64).with_style(style)
 }
 
-/// Recognises one input, decoding while it recognises: memory does not grow with its length.
-fn one(
-    transcriber: &dyn Transcribe,
-    inputs: &InputArgs,
-    input: &Input,
-    candidates: Option<&[Language]>,
-    side_by_side: bool,
-    stop: &AtomicBool,
-) -> Result<Recognised, InputError> {
-    let mut stream = inputs.open(input)?;
-    let mut segmenter = Segmenter::default();
-    let mut pending: Vec<Segment> = Vec::new();
-    let mut transcription = Transcription::default();
-    let at_a_time = if side_by_side { 1 } else { threads::available() };
-    let mut samples = 0_u64;
-    while let Some(block) = stream.next_block()? {
-        samples += block.len() as u64;
-        pending.extend(segmenter.push(&block));
-        while pending.len() >= at_a_time {
-            let ready: Vec<Segment> = pending.drain(..at_a_time).collect();
-            add(transcriber, &ready, candidates, side_by_side, &mut transcription)?;
-        }
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-    }
-    pending.extend(segmenter.finish());
-    add(transcriber, &pending, candidates, side_by_side, &mut transcription)?;
-    Ok(Recognised {
-        transcription,
-        duration_s: samples as f64 / 16_000.0,
-        warnings: stream.damage().iter().map(ToString::to_string).collect(),
-    })
+/// An input that is short enough for one piece.
+struct Short {
+    index: usize,
+    samples: Vec<f32>,
+    warnings: Vec<String>,
 }
 
-/// Recognises segments: several at once one per thread, one alone with all threads.
-fn add(
-    transcriber: &dyn Transcribe,
-    segments: &[Segment],
-    candidates: Option<&[Language]>,
-    side_by_side: bool,
-    transcription: &mut Transcription,
-) -> Result<(), DecodeError> {
-    let single = |segment: &Segment| -> Result<SegmentText, DecodeError> {
-        let mut texts = transcriber.transcribe(&[&segment.samples], candidates)?;
-        Ok(texts.swap_remove(0))
-    };
-    let texts: Vec<SegmentText> = if side_by_side || segments.len() > 1 {
-        segments.par_iter().map(|s| threads::serial(|| single(s))).collect::<Result<_, _>>()?
-    } else {
-        segments.iter().map(single).collect::<Result<_, _>>()?
-    };
-    for (segment, text) in segments.iter().zip(texts) {
-        transcription.push(segment.start_s, segment.end_s(), text);
+impl Work<'_> {
+    fn all(&self) {
+        if self.list.len() == 1 {
+            self.send(0, self.one(0));
+        } else if self.manner.batch_size == 1 {
+            (0..self.list.len()).into_par_iter().for_each(|i| {
+                self.send(i, threads::serial(|| self.one(i)));
+            });
+        } else {
+            // Enough inputs for each thread to find clips of similar length.
+            let at_a_time = self.manner.batch_size * 4 * threads::available();
+            let order: Vec<usize> = (0..self.list.len()).collect();
+            order.chunks(at_a_time).for_each(|indices| self.batches(indices));
+        }
     }
-    Ok(())
+
+    fn send(&self, index: usize, result: Result<Recognised, InputError>) {
+        // A receiver that is gone has failed to write and says so itself.
+        let _ = self.sender.send(Message::Done(index, result));
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Recognises inputs, the short ones in batches of similar length.
+    fn batches(&self, indices: &[usize]) {
+        let mut short: Vec<Short> = indices
+            .par_iter()
+            .filter_map(|&i| match self.load(i) {
+                Ok(Some(short)) => Some(short),
+                Ok(None) => {
+                    self.send(i, threads::serial(|| self.one(i)));
+                    None
+                }
+                Err(error) => {
+                    self.send(i, Err(error));
+                    None
+                }
+            })
+            .collect();
+        short.sort_by_key(|short| short.samples.len());
+        short.par_chunks(self.manner.batch_size).for_each(|clips| {
+            let views: Vec<&[f32]> = clips.iter().map(|clip| clip.samples.as_slice()).collect();
+            let transcribed =
+                threads::serial(|| self.transcriber.transcribe(&views, self.manner.candidates));
+            match transcribed {
+                Ok(texts) => {
+                    for (clip, text) in clips.iter().zip(texts) {
+                        let duration_s = clip.samples.len() as f64 / 16_000.0;
+                        let mut transcription = Transcription::default();
+                        transcription.push(0.0, duration_s, text);
+                        let warnings = clip.warnings.clone();
+                        self.send(
+                            clip.index,
+                            Ok(Recognised { transcription, duration_s, warnings }),
+                        );
+                    }
+                }
+                // One of them is at fault: let each speak for itself.
+                Err(_) => clips.iter().for_each(|clip| self.send(clip.index, self.one(clip.index))),
+            }
+        });
+    }
+
+    /// The samples of an input, if they are few enough for one piece. Standard input cannot
+    /// be read twice, so it is not tried.
+    fn load(&self, index: usize) -> Result<Option<Short>, InputError> {
+        if self.stopped() {
+            return Err(InputError::Interrupted);
+        }
+        let input = &self.list[index];
+        if *input == Input::Stdin {
+            return Ok(None);
+        }
+        let mut audio = self.inputs.open(input)?;
+        let mut samples = Vec::new();
+        while let Some(block) = audio.next_block()? {
+            samples.extend_from_slice(&block);
+            if samples.len() > ONE_PIECE {
+                return Ok(None);
+            }
+        }
+        let warnings = audio.damage().iter().map(ToString::to_string).collect();
+        Ok(Some(Short { index, samples, warnings }))
+    }
+
+    /// Recognises one input, decoding while it recognises: memory does not grow with its length.
+    fn one(&self, index: usize) -> Result<Recognised, InputError> {
+        if self.stopped() {
+            return Err(InputError::Interrupted);
+        }
+        let mut audio = self.inputs.open(&self.list[index])?;
+        let mut transcription = Transcription::default();
+        let mut take = |start_s: f64, end_s: f64, text: SegmentText| {
+            transcription.push(start_s, end_s, text);
+            let newest = transcription.segments.last().filter(|_| self.list.len() == 1);
+            if let Some(segment) = newest {
+                let _ = self.sender.send(Message::Segment(index, segment.clone()));
+            }
+        };
+        let samples = match self.transcriber.recogniser() {
+            Some(recogniser) => self.in_pieces(recogniser, index, &mut audio, &mut take)?,
+            None => self.in_windows(&mut audio, &mut take)?,
+        };
+        Ok(Recognised {
+            transcription,
+            duration_s: samples as f64 / 16_000.0,
+            warnings: audio.damage().iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Joins windows on their log-probabilities; returns the number of samples.
+    fn in_pieces(
+        &self,
+        recogniser: &Transcriber,
+        index: usize,
+        audio: &mut AudioStream,
+        take: &mut dyn FnMut(f64, f64, SegmentText),
+    ) -> Result<u64, InputError> {
+        // What comes from a pipe is wanted as early as possible.
+        let side_by_side = self.list.len() == 1 && self.list[index] != Input::Stdin;
+        let options = StreamOptions {
+            detect_voice: self.manner.detect_voice,
+            at_a_time: if side_by_side { threads::available() } else { 1 },
+        };
+        let mut stream = Stream::new(recogniser, options);
+        let mut read = |pieces: Vec<Piece>| {
+            for piece in pieces {
+                let text = recogniser.read_piece(&piece, self.manner.candidates);
+                take(piece.start_s, piece.end_s, text);
+            }
+        };
+        let mut samples = 0;
+        while let Some(block) = audio.next_block()? {
+            samples += block.len() as u64;
+            read(stream.push(&block)?);
+            if self.stopped() {
+                break;
+            }
+        }
+        read(stream.finish()?);
+        Ok(samples)
+    }
+
+    /// Decodes what lies between two cuts by itself; returns the number of samples.
+    fn in_windows(
+        &self,
+        audio: &mut AudioStream,
+        take: &mut dyn FnMut(f64, f64, SegmentText),
+    ) -> Result<u64, InputError> {
+        let mut windows = Windows::new(1, self.manner.detect_voice);
+        let (mut samples, mut from) = (0, 0);
+        let mut ended = false;
+        while !ended {
+            let block = if self.stopped() { None } else { audio.next_block()? };
+            ended = block.is_none();
+            let block = block.unwrap_or_default();
+            samples += block.len() as u64;
+            let mut ready = windows.push(&block);
+            if ended {
+                ready.extend(windows.finish());
+            }
+            for window in ready {
+                let to = window.cut.unwrap_or(samples);
+                let core = (from - window.start) as usize..(to - window.start) as usize;
+                let text = if window.voiced {
+                    let clip = [&window.samples[core]];
+                    self.transcriber.transcribe(&clip, self.manner.candidates)?.swap_remove(0)
+                } else {
+                    SegmentText::default()
+                };
+                take(from as f64 / 16_000.0, to as f64 / 16_000.0, text);
+                from = to;
+            }
+        }
+        Ok(samples)
+    }
 }

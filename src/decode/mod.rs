@@ -1,17 +1,32 @@
 //! From logits to text and language.
 //!
-//! The layer knows nothing of training or files: samples in, [`Transcription`] out.
+//! The layer knows nothing of training or files: samples in, [`Transcription`] out. Audio of
+//! any length goes through a [`Stream`]; texts are found by the best path or by
+//! [`beam_search`] with the models of [`lm`]; [`Aligner`] finds when a known text is said.
 
+mod align;
+mod beam;
+mod decoding;
 mod extract;
 mod greedy;
 mod language;
+pub mod lm;
 mod released;
-mod segment;
+mod script;
+mod stream;
+mod times;
 mod transcriber;
+mod windows;
 
+pub use align::{AlignError, Aligner, Alignment, Span, Target, Unit, align};
+pub use beam::{BeamOptions, Hypothesis, beam_search, sequence_log_prob};
+pub use decoding::Decoding;
 pub use extract::{Extract, Extractor, Layers, Named};
 pub use greedy::{Token, best_path};
 pub use language::{LanguageScores, score_languages};
 pub use released::{ReleasedTranscriber, Transcribe};
-pub use segment::{Segment, Segmenter};
-pub use transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber, Transcription};
+pub use script::{AlignedCharacter, AlignedWord, Script};
+pub use stream::{Piece, Stream, StreamOptions};
+pub use times::FrameTimes;
+pub use transcriber::{DecodeError, Heard, ScoredLanguage, SegmentText, Transcriber, Transcription};
+pub use windows::{Window, Windows};

@@ -30,6 +30,17 @@ pub trait Transcribe: Send + Sync {
     fn calibration(&self) -> Option<Calibration> {
         None
     }
+
+    /// The recogniser, where it is one of ours: with log-probabilities frame by frame, and so
+    /// with times of words, seamless pieces and alignments.
+    fn recogniser(&self) -> Option<&Transcriber> {
+        None
+    }
+
+    /// The recogniser to be changed.
+    fn recogniser_mut(&mut self) -> Option<&mut Transcriber> {
+        None
+    }
 }
 
 impl Transcribe for Transcriber {
@@ -51,6 +62,14 @@ impl Transcribe for Transcriber {
 
     fn calibration(&self) -> Option<Calibration> {
         self.calibration()
+    }
+
+    fn recogniser(&self) -> Option<&Transcriber> {
+        Some(self)
+    }
+
+    fn recogniser_mut(&mut self) -> Option<&mut Transcriber> {
+        Some(self)
     }
 }
 
@@ -104,8 +123,7 @@ impl ReleasedTranscriber {
     }
 
     fn read(&self, mut logits: Vec<f32>, candidates: Option<&[Language]>) -> SegmentText {
-        let nothing =
-            SegmentText { text: String::new(), score: 0.0, languages: Vec::new(), location: None };
+        let nothing = SegmentText::default();
         if let Head::Classifier { labels, .. } = self.model.head() {
             log_softmax(&mut logits, labels.len());
             return SegmentText { languages: ranked(labels, &logits, candidates), ..nothing };
@@ -136,6 +154,7 @@ impl ReleasedTranscriber {
                 .into_iter()
                 .collect(),
             text,
+            words: Vec::new(),
             location: None,
         }
     }

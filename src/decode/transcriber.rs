@@ -1,13 +1,19 @@
 //! Samples to text with a recogniser.
 
-use super::greedy::{best_path, log_softmax};
+use super::decoding::{Decoding, tags_to_blank};
+use super::greedy::log_softmax;
 use super::language::{LanguageScores, calibrated, score_classes, score_languages};
+use super::lm::Alphabet;
+use super::stream::Piece;
+use super::times::{FrameTimes, words};
 use crate::config::{Calibration, ImportError, ModelFiles};
 use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
 use crate::model::{GeoPoint, Pass, Recogniser, Sequence, mean_place, place_of};
-use crate::text::{Language, Vocabulary};
+use crate::text::{Language, TimedWord, Vocabulary, is_unspaced};
 use asr_kernels::Precision;
 use candle_core::{Device, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Below this probability of any language tag a segment is taken to hold no speech.
 const SPEECH_THRESHOLD: f64 = 0.5;
@@ -42,8 +48,8 @@ pub struct ScoredLanguage {
     pub score: f64,
 }
 
-/// What was understood of one segment.
-#[derive(Debug, Clone, PartialEq)]
+/// What was understood of one segment; the default is nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SegmentText {
     /// Text in normal form; empty where nobody speaks.
     pub text: String,
@@ -51,6 +57,8 @@ pub struct SegmentText {
     pub score: f64,
     /// Languages, most likely first; empty where nobody speaks.
     pub languages: Vec<ScoredLanguage>,
+    /// The words of the text with times from the beginning of the input.
+    pub words: Vec<TimedWord>,
     /// Where on the map the voice points; only models with a head for it know.
     pub location: Option<GeoPoint>,
 }
@@ -65,16 +73,39 @@ pub struct Transcription {
 }
 
 impl Transcription {
-    /// The text of all segments.
+    /// The text of all segments, with a space in between where their scripts have spaces.
     #[must_use]
     pub fn text(&self) -> String {
-        let texts: Vec<&str> = self
-            .segments
-            .iter()
-            .map(|(_, _, s)| s.text.as_str())
-            .filter(|t| !t.is_empty())
-            .collect();
-        texts.join(" ")
+        let mut text = String::new();
+        for (_, _, segment) in &self.segments {
+            let unspaced = |c: Option<char>| c.is_none_or(is_unspaced);
+            let (before, after) = (text.chars().last(), segment.text.chars().next());
+            if before.is_some() && after.is_some() && !(unspaced(before) && unspaced(after)) {
+                text.push(' ');
+            }
+            text.push_str(&segment.text);
+        }
+        text
+    }
+
+    /// The words of all segments.
+    pub fn words(&self) -> impl Iterator<Item = &TimedWord> {
+        self.segments.iter().flat_map(|(_, _, segment)| &segment.words)
+    }
+
+    /// Stretches of one language each, in seconds, one after the other; `None` where nobody
+    /// speaks.
+    #[must_use]
+    pub fn language_changes(&self) -> Vec<(f64, f64, Option<Language>)> {
+        let mut stretches: Vec<(f64, f64, Option<Language>)> = Vec::new();
+        for (start_s, end_s, segment) in &self.segments {
+            let language = segment.languages.first().map(|language| language.code);
+            match stretches.last_mut() {
+                Some(last) if last.2 == language => last.1 = *end_s,
+                _ => stretches.push((*start_s, *end_s, language)),
+            }
+        }
+        stretches
     }
 
     /// The language that is spoken, if its score reaches `threshold`.
@@ -117,6 +148,17 @@ impl Transcription {
     }
 }
 
+/// What the model makes of a clip, before it is read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Heard {
+    /// Natural-log probabilities of the tokens in each frame, `(frames, vocab)`.
+    pub log_probs: Vec<f32>,
+    /// Cosine to each language, of a model with a head for it.
+    pub cosines: Option<Vec<f32>>,
+    /// Where on the map the voice points; only models that know places say.
+    pub place: Option<GeoPoint>,
+}
+
 /// A model ready to decode.
 #[derive(Debug)]
 pub struct Transcriber {
@@ -126,6 +168,9 @@ pub struct Transcriber {
     norm: FeatureNorm,
     calibration: Option<Calibration>,
     precision: Precision,
+    times: FrameTimes,
+    alphabet: Arc<Alphabet>,
+    decoding: Decoding,
 }
 
 impl Transcriber {
@@ -134,9 +179,20 @@ impl Transcriber {
     /// # Errors
     /// [`DecodeError`] if its parts do not fit each other.
     pub fn new(files: &ModelFiles, precision: Precision) -> Result<Self, DecodeError> {
+        let (features, encoder) = (&files.config.features, &files.config.encoder);
+        // A frame sees `receptive_field` windows of the features, each a shift after the other.
+        let seen_ms = (encoder.receptive_field().saturating_sub(1)) as f64 * features.shift_ms
+            + features.window_ms;
+        let times = FrameTimes {
+            first_s: seen_ms / 2000.0,
+            step_s: encoder.input_stride() as f64 * features.shift_ms / 1000.0,
+        };
         Ok(Self {
             model: Recogniser::new(&files.recogniser_config(), &files.parameters)?,
             vocabulary: files.vocabulary.clone(),
+            times,
+            alphabet: Arc::new(Alphabet::of(&files.vocabulary)),
+            decoding: Decoding::default(),
             log_mel: LogMel::new(files.config.features.clone())?,
             norm: files.config.feature_norm,
             calibration: files.config.calibration,
@@ -156,23 +212,45 @@ impl Transcriber {
         self.calibration
     }
 
-    /// Decodes segments as one batch; each result is what the segment alone would give.
-    ///
-    /// `clips` are samples at 16 kHz; `candidates` restricts the languages.
+    /// When the frames of the model are.
+    #[must_use]
+    pub fn frame_times(&self) -> FrameTimes {
+        self.times
+    }
+
+    /// The characters of the tokens, for language models.
+    #[must_use]
+    pub fn alphabet(&self) -> &Alphabet {
+        &self.alphabet
+    }
+
+    /// Searches for text in another way than by the best path.
+    pub fn set_decoding(&mut self, decoding: Decoding) {
+        self.decoding = decoding;
+    }
+
+    /// Checks that the model knows one of the languages asked for.
     ///
     /// # Errors
-    /// [`DecodeError`] if none of the candidates is known or the model cannot be run.
-    pub fn transcribe(
-        &self,
-        clips: &[&[f32]],
-        candidates: Option<&[Language]>,
-    ) -> Result<Vec<SegmentText>, DecodeError> {
-        if let Some(asked) = candidates
-            && !asked.iter().any(|&l| self.vocabulary.id_of_language(l).is_some())
-        {
-            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
-            return Err(DecodeError::UnknownLanguages { asked: asked.join(", ") });
+    /// [`DecodeError::UnknownLanguages`].
+    pub fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
+        match candidates {
+            Some(asked) if !asked.iter().any(|&l| self.vocabulary.id_of_language(l).is_some()) => {
+                let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+                Err(DecodeError::UnknownLanguages { asked: asked.join(", ") })
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// What the model makes of each clip.
+    ///
+    /// `clips` are samples at 16 kHz, computed as one batch; each result is what the clip
+    /// alone would give.
+    ///
+    /// # Errors
+    /// [`DecodeError::Model`] if the model cannot be run.
+    pub fn hear(&self, clips: &[&[f32]]) -> Result<Vec<Heard>, DecodeError> {
         if clips.is_empty() {
             return Ok(Vec::new());
         }
@@ -199,41 +277,88 @@ impl Transcriber {
                 log_softmax(&mut log_probs, vocab);
                 let cosines = language.map(|l| l.cosines.get(i)?.to_vec1::<f32>()).transpose()?;
                 let place = places.map(|p| p.get(i)?.to_vec1::<f32>()).transpose()?;
-                let mut text = self.read(&log_probs, cosines.as_deref(), candidates);
-                if !text.languages.is_empty() {
-                    text.location = place.and_then(|vector| place_of(&vector));
-                }
-                Ok(text)
+                Ok(Heard { log_probs, cosines, place: place.and_then(|vector| place_of(&vector)) })
             })
             .collect()
     }
 
-    /// Text and languages from log-probabilities and, of a model with a language head, cosines.
+    /// Decodes clips as one batch; each result is what the clip alone would give.
+    ///
+    /// `clips` are samples at 16 kHz; `candidates` restricts the languages.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if none of the candidates is known or the model cannot be run.
+    pub fn transcribe(
+        &self,
+        clips: &[&[f32]],
+        candidates: Option<&[Language]>,
+    ) -> Result<Vec<SegmentText>, DecodeError> {
+        self.check_languages(candidates)?;
+        let vocab = self.vocabulary.len();
+        Ok(self
+            .hear(clips)?
+            .iter()
+            .zip(clips)
+            .map(|(heard, clip)| {
+                let whole = 0..heard.log_probs.len() / vocab;
+                self.read(heard, whole, 0, clip.len() as f64 / 16_000.0, candidates)
+            })
+            .collect())
+    }
+
+    /// The frames of a piece with the probability of the language tags added to that of the
+    /// blank, `(frames, vocab)`: what an alignment of the text listens to.
+    #[must_use]
+    pub fn text_log_probs(&self, piece: &Piece) -> Vec<f32> {
+        let vocab = self.vocabulary.len();
+        let core = piece.core.start * vocab..piece.core.end * vocab;
+        let mut rows = piece.heard.log_probs[core].to_vec();
+        for row in rows.chunks_exact_mut(vocab) {
+            tags_to_blank(row, &self.vocabulary);
+        }
+        rows
+    }
+
+    /// Decodes a piece of a stream.
+    #[must_use]
+    pub fn read_piece(&self, piece: &Piece, candidates: Option<&[Language]>) -> SegmentText {
+        let core = piece.core.clone();
+        self.read(&piece.heard, core, piece.first_frame, piece.end_s, candidates)
+    }
+
+    /// Languages of what was heard, and text in its frames `core`; its first frame is number
+    /// `first_frame`, and no word ends after `end_s`.
     fn read(
         &self,
-        log_probs: &[f32],
-        cosines: Option<&[f32]>,
+        heard: &Heard,
+        core: Range<usize>,
+        first_frame: u64,
+        end_s: f64,
         candidates: Option<&[Language]>,
     ) -> SegmentText {
+        let log_probs = heard.log_probs.as_slice();
         let LanguageScores { mut ranked, mass } =
             score_languages(log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
-            let text = String::new();
-            return SegmentText { text, score: 0.0, languages: Vec::new(), location: None };
+            return SegmentText::default();
         }
-        if let Some(cosines) = cosines {
+        if let Some(cosines) = &heard.cosines {
             ranked = score_classes(cosines, &self.vocabulary, candidates);
         }
         if let Some(calibration) = self.calibration {
             calibrated(&mut ranked, calibration.temperature);
         }
-        let characters: Vec<_> = best_path(log_probs, self.vocabulary.len(), |_| true)
-            .into_iter()
-            .filter(|token| !self.vocabulary.is_language(token.id))
-            .collect();
+        let language = ranked.first().map(|&(language, _)| language);
+        let characters =
+            self.decoding.characters(log_probs, &core, &self.vocabulary, &self.alphabet, language);
         let ids: Vec<u32> = characters.iter().map(|token| token.id).collect();
         let text = self.vocabulary.decode(&ids).trim().to_owned();
         let total: f64 = characters.iter().map(|token| f64::from(token.log_prob).exp()).sum();
+        let mut words = words(&characters, &self.vocabulary, self.times, first_frame);
+        for word in &mut words {
+            word.start_s = word.start_s.min(end_s);
+            word.end_s = word.end_s.min(end_s);
+        }
         SegmentText {
             score: if text.is_empty() { 0.0 } else { total / characters.len() as f64 },
             text,
@@ -241,7 +366,8 @@ impl Transcriber {
                 .into_iter()
                 .map(|(code, score)| ScoredLanguage { code, score })
                 .collect(),
-            location: None,
+            words,
+            location: heard.place,
         }
     }
 }
@@ -272,13 +398,12 @@ mod tests {
             text: "x".into(),
             score: 1.0,
             languages,
+            words: vec![],
             location: Some(GeoPoint { latitude: 0.0, longitude: 10.0 }),
         };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));
-        let silence =
-            SegmentText { text: String::new(), score: 0.0, languages: vec![], location: None };
-        all.push(10.0, 40.0, silence);
+        all.push(10.0, 40.0, SegmentText::default());
         all.push(40.0, 70.0, said(vec![language("deu", 1.0)]));
         assert_eq!(all.text(), "x x");
         assert_eq!(all.languages[0].code, "deu".parse().expect("a code"));
@@ -288,5 +413,8 @@ mod tests {
         assert_eq!(all.language(0.8), None);
         let place = all.location().expect("two segments point somewhere");
         assert!((place.longitude - 10.0).abs() < 1e-9 && place.latitude.abs() < 1e-9);
+        let changes: Vec<(f64, f64, bool)> =
+            all.language_changes().iter().map(|c| (c.0, c.1, c.2.is_some())).collect();
+        assert_eq!(changes, [(0.0, 10.0, true), (10.0, 40.0, false), (40.0, 70.0, true)]);
     }
 }

@@ -5,7 +5,8 @@
 //! equally spaced on the mel scale, natural logarithm. Samples are f32 in `[-1, 1]`; multiply by
 //! [`LogMelConfig::sample_scale`] to imitate tools that feed 16-bit integers.
 //!
-//! The layer knows nothing of files, devices or models. The FFT library is used in `stft.rs` alone.
+//! The layer knows nothing of files, devices or models. The FFT library is used in `stft.rs` alone, the voice
+//! detector in `voice.rs`.
 
 mod frames;
 mod log_mel;
@@ -16,6 +17,7 @@ mod normalise;
 #[cfg(test)]
 mod reference;
 mod stft;
+mod voice;
 
 pub use frames::{Edges, WindowShape};
 pub use log_mel::LogMel;
@@ -26,6 +28,7 @@ pub use normalise::{
     FAIRSEQ_EPSILON, FeatureNorm, TRANSFORMERS_EPSILON, normalise_utterance,
     zero_mean_unit_variance,
 };
+pub use voice::{VOICE_FRAME_SAMPLES, VoiceDetector};
 
 /// Why features cannot be configured or computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -14,6 +14,7 @@ mod score;
 mod score_table;
 mod script;
 mod superb;
+pub mod timed;
 mod transcripts;
 mod vocabulary;
 mod vocabulary_file;
@@ -29,9 +30,11 @@ pub use score::{
     PlainLanguage, PlainReport, Scheme, ScoreError, ScoreReport, Variant, count_characters,
     count_words, score,
 };
+pub use script::is_unspaced;
 pub use superb::{SuperbResults, superb_score};
+pub use timed::TimedWord;
 pub use transcripts::{MAX_UTTERANCE_CHARS, NamedIds, Side};
-pub use vocabulary::{BLANK_TOKEN, Encoding, MAX_TOKENS, SPACE_TOKEN, Vocabulary};
+pub use vocabulary::{BLANK_TOKEN, Encoding, MAX_TOKENS, SPACE_TOKEN, Vocabulary, spelling};
 pub use vocabulary_file::MAX_VOCABULARY_BYTES;
 
 use std::path::PathBuf;

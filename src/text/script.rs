@@ -8,7 +8,7 @@ fn within(c: char, ranges: &[(u32, u32)]) -> bool {
 }
 
 /// Han, Hiragana, Katakana, Bopomofo and Thai: written without spaces between words.
-pub(super) fn is_unspaced(c: char) -> bool {
+pub fn is_unspaced(c: char) -> bool {
     const RANGES: [(u32, u32); 10] = [
         (0x0E01, 0x0E5B),
         (0x2E80, 0x2FDF),

@@ -176,8 +176,8 @@ impl Vocabulary {
     }
 }
 
-/// The characters of NFC text with Hangul syllables split into jamo.
-fn spelling(text: &str) -> impl Iterator<Item = char> {
+/// The characters of a text as a [`Vocabulary`] spells it: NFC, Hangul syllables split into jamo.
+pub fn spelling(text: &str) -> impl Iterator<Item = char> {
     text.nfc().flat_map(|c| {
         let mut jamo = [Some(c), None, None];
         if ('\u{AC00}'..='\u{D7A3}').contains(&c) {

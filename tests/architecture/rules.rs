@@ -43,6 +43,8 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("ropus", "src/audio/"),
     ("rubato", "src/audio/"),
     ("realfft", "src/features/stft.rs"),
+    ("earshot", "src/features/voice.rs"),
+    ("flate2", "src/decode/lm/arpa.rs"),
     ("clap", "src/cli/"),
     ("clap_complete", "src/cli/"),
     ("indicatif", "src/cli/"),

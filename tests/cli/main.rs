@@ -3,6 +3,7 @@
 mod inputs;
 mod messages;
 mod models;
+mod outputs;
 mod training;
 
 use assert_cmd::Command;

@@ -6,3 +6,4 @@ mod families;
 mod gradients;
 mod model_folder;
 mod resampling;
+mod streaming;

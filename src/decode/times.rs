@@ -1,0 +1,99 @@
+//! When a frame is, and which tokens make a word.
+
+use super::greedy::Token;
+use crate::text::{TimedWord, Vocabulary, is_unspaced};
+use std::ops::Range;
+use unicode_normalization::char::is_combining_mark;
+
+/// When the frames of a model are: frame `i` is centred `first_s + i * step_s` after the
+/// beginning of its input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameTimes {
+    /// Centre of the first frame's receptive field, in seconds.
+    pub first_s: f64,
+    /// From one frame to the next, in seconds.
+    pub step_s: f64,
+}
+
+impl FrameTimes {
+    /// The stretch of time that frames stand for, each half a step to both sides of its centre.
+    #[must_use]
+    pub fn span_s(&self, frames: Range<u64>) -> (f64, f64) {
+        let edge = |frame: u64| self.first_s + (frame as f64 - 0.5) * self.step_s;
+        (edge(frames.start).max(0.0), edge(frames.end).max(0.0))
+    }
+}
+
+/// Joins tokens to words.
+///
+/// Words are separated by spaces; in scripts written without spaces each character, with the
+/// marks that follow it, is one. `offset_frames` is added to the frames of the tokens. The score of a
+/// word is the mean over its tokens of the mean probability of each over its frames.
+pub(super) fn words(
+    tokens: &[Token],
+    vocabulary: &Vocabulary,
+    times: FrameTimes,
+    offset_frames: u64,
+) -> Vec<TimedWord> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    let letter = |token: &Token| vocabulary.character_of(token.id).unwrap_or(' ');
+    for (i, token) in tokens.iter().enumerate() {
+        let c = letter(token);
+        let before = i.checked_sub(1).map_or(' ', |i| letter(&tokens[i]));
+        let joins = c != ' '
+            && before != ' '
+            && (is_combining_mark(c) || !(is_unspaced(c) || is_unspaced(before)));
+        if !joins {
+            close(&tokens[start..i], vocabulary, times, offset_frames, &mut words);
+            start = i;
+        }
+    }
+    close(&tokens[start..], vocabulary, times, offset_frames, &mut words);
+    words
+}
+
+fn close(
+    tokens: &[Token],
+    vocabulary: &Vocabulary,
+    times: FrameTimes,
+    offset_frames: u64,
+    words: &mut Vec<TimedWord>,
+) {
+    let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+    let word = vocabulary.decode(&ids).trim().to_owned();
+    let (Some(first), Some(last), false) = (tokens.first(), tokens.last(), word.is_empty()) else {
+        return;
+    };
+    let frames = offset_frames + first.start as u64..offset_frames + last.end as u64;
+    let (start_s, end_s) = times.span_s(frames);
+    let total: f64 = tokens.iter().map(|token| f64::from(token.log_prob).exp()).sum();
+    words.push(TimedWord { word, start_s, end_s, score: total / tokens.len() as f64 });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_several_scripts_by_hand() {
+        let text = "ab 3 東京 กำ한";
+        let vocabulary =
+            Vocabulary::build(["eng".parse().expect("a code")], [text], 1).expect("few characters");
+        let ids = vocabulary.encode_characters(text).tokens;
+        let tokens: Vec<Token> = (0..)
+            .zip(&ids)
+            .map(|(i, &id)| Token { id, start: 2 * i, end: 2 * i + 1, log_prob: 0.5_f32.ln() })
+            .collect();
+        let times = FrameTimes { first_s: 0.1, step_s: 0.04 };
+        let found = words(&tokens, &vocabulary, times, 10);
+        let texts: Vec<&str> = found.iter().map(|word| word.word.as_str()).collect();
+        assert_eq!(texts, ["ab", "3", "東", "京", "ก", "ำ", "한"]);
+        assert!((found[0].start_s - (0.1 + 9.5 * 0.04)).abs() < 1e-9);
+        assert!((found[0].end_s - (0.1 + 12.5 * 0.04)).abs() < 1e-9);
+        assert!(found.iter().all(|word| (word.score - 0.5).abs() < 1e-6));
+        assert!(found.windows(2).all(|pair| pair[0].end_s <= pair[1].start_s));
+        let (start_s, end_s) = times.span_s(0..1);
+        assert!((start_s - 0.08).abs() < 1e-9 && (end_s - 0.12).abs() < 1e-9);
+    }
+}
