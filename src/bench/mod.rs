@@ -1,5 +1,7 @@
-//! Measuring: how well a model recognises, and how fast.
+//! Measuring: how well a model recognises, the benchmarks it is measured by, and the pages that show it.
 
 mod corpus;
+pub mod ml_superb;
+pub mod report;
 
-pub use corpus::{CorpusScores, Group, LanguageScore, evaluate};
+pub use corpus::{ClipScore, CorpusScores, Group, LanguageScore, evaluate};

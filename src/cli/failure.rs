@@ -50,6 +50,9 @@ pub(super) enum CliError {
     /// An output that cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
+    /// Layer weights of another form.
+    #[error("`{}` is not a JSON object of name to list of weights", path.display())]
+    LayerWeights { path: PathBuf, source: serde_json::Error },
     /// A file that cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read { path: PathBuf, source: io::Error },

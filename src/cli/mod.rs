@@ -13,6 +13,7 @@ mod input;
 mod model;
 mod output;
 mod recognise;
+mod report;
 mod score;
 mod tensor_file;
 mod transcribe;
@@ -98,7 +99,7 @@ pub fn main() -> ExitCode {
         Command::Identify(args) => identify::run(args, talk),
         Command::Features(args) => features::run(args, talk),
         Command::Finetune(args) => finetune::run(args, talk),
-        Command::Score(args) => score::run(args),
+        Command::Score(args) => score::run(args, talk),
         Command::Bench(args) => bench::run(args, talk),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions { shell } => completions(*shell),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::punctuation::is_punctuation;
-use super::score::{ScoreError, Variant, count_characters};
+use super::score::{ScoreError, UtteranceScore, Variant, count_characters};
 use super::shortened;
 use super::transcripts::Pair;
 
@@ -59,7 +59,11 @@ struct Tally {
     utterances: usize,
 }
 
-pub(super) fn score(pairs: &[Pair], variant: Variant) -> Result<MlSuperb2Report, ScoreError> {
+pub(super) fn score(
+    pairs: &[Pair],
+    variant: Variant,
+) -> Result<(MlSuperb2Report, Vec<UtteranceScore>), ScoreError> {
+    let mut utterances = Vec::with_capacity(pairs.len());
     let mut by_language: BTreeMap<String, Tally> = BTreeMap::new();
     let mut skipped = Vec::new();
     for pair in pairs {
@@ -80,11 +84,18 @@ pub(super) fn score(pairs: &[Pair], variant: Variant) -> Result<MlSuperb2Report,
         let hypothesis = normalise(hypothesis, unspaced, variant);
         // jiwer strips both sides, and divides by 1 where nothing but spaces was left of the reference.
         let counts = count_characters(strip(&reference), strip(&hypothesis));
+        utterances.push(UtteranceScore {
+            id: pair.id.clone(),
+            language: Some(language.to_owned()),
+            predicted: (!predicted.is_empty()).then(|| predicted.to_owned()),
+            errors: counts.errors(),
+            characters: counts.reference,
+        });
         tally.rates += counts.errors() as f64 / counts.reference.max(1) as f64;
         tally.lid_correct += usize::from(predicted == language);
         tally.utterances += 1;
     }
-    report(by_language, skipped, variant)
+    Ok((report(by_language, skipped, variant)?, utterances))
 }
 
 fn report(
@@ -187,7 +198,7 @@ mod tests {
         hypothesis: &str,
         variant: Variant,
     ) -> Result<MlSuperb2Report, ScoreError> {
-        score(&pair(reference, hypothesis).expect("pairs"), variant)
+        score(&pair(reference, hypothesis).expect("pairs"), variant).map(|(report, _)| report)
     }
 
     #[test]
