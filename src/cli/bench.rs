@@ -2,6 +2,7 @@
 
 use super::Talk;
 use super::failure::AnyError;
+use super::ml_superb::{self, MlSuperbArgs};
 use super::model::{LoadedModel, ModelArgs};
 use super::output::write_stdout;
 use super::report::{place, provenance, read_layer_weights};
@@ -24,6 +25,7 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Corpus(CorpusArgs),
+    MlSuperb(MlSuperbArgs),
 }
 
 /// Score a model on clips with known language and text
@@ -72,7 +74,13 @@ enum Form {
 }
 
 pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
-    let Kind::Corpus(args) = &args.kind;
+    match &args.kind {
+        Kind::Corpus(args) => run_corpus(args, talk),
+        Kind::MlSuperb(args) => ml_superb::run(args, talk),
+    }
+}
+
+fn run_corpus(args: &CorpusArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let clips = read_manifest(&args.manifest)?;
     let list = args.list.as_deref().map(DevList::read).transpose()?;
     let mut minutes: BTreeMap<Language, f64> = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! How failures are told: what was being done, why it failed, and what to try.
 
 use crate::audio::AudioError;
+use crate::bench::ml_superb::MlSuperbError;
 use crate::config::{ModelFolderError, RecipeError};
 use crate::text::ScoreError;
 use std::error::Error;
@@ -101,6 +102,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             ),
             _ => None,
         };
+    }
+    if let Some(MlSuperbError::Layout { .. }) = error.downcast_ref::<MlSuperbError>() {
+        return Some("unpack the release first; its folders are DATASET/LANGUAGE/wav");
     }
     if error.is::<RecipeError>() {
         return Some("models/default.toml is a complete recipe to start from");

@@ -10,6 +10,7 @@ mod features;
 mod finetune;
 mod identify;
 mod input;
+mod ml_superb;
 mod model;
 mod output;
 mod recognise;

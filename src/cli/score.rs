@@ -1,9 +1,9 @@
 //! `asr score`.
 
+use super::Talk;
 use super::failure::{AnyError, CliError};
 use super::output::write_stdout;
 use super::report::{Labels, place, provenance};
-use super::Talk;
 use crate::bench::ml_superb::published::LabelSet;
 use crate::bench::report::Report;
 use crate::text::{Scheme, Variant, score_utterances};
@@ -71,8 +71,7 @@ pub(super) fn run(args: &ScoreArgs, talk: Talk) -> Result<ExitCode, AnyError> {
         };
         let inputs: [(&str, &Path); 2] =
             [("reference", &args.reference), ("hypothesis", &args.hypothesis)];
-        let provenance =
-            provenance(labels.map_or("not stated", LabelSet::name), scorer, &inputs)?;
+        let provenance = provenance(labels.map_or("not stated", LabelSet::name), scorer, &inputs)?;
         Report::of_transcripts(&report, &utterances, labels, place, provenance).write(folder)?;
         talk.progress(format_args!("report in `{}`", folder.display()));
     }

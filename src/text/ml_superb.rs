@@ -69,9 +69,7 @@ impl Tally {
 /// Scores all pairs; the language is the second-to-last part of the id.
 ///
 /// References hold exactly one tag each (joint recognition and identification), or none at all (recognition alone).
-pub(super) fn score(
-    pairs: &[Pair],
-) -> Result<(MlSuperbReport, Vec<UtteranceScore>), ScoreError> {
+pub(super) fn score(pairs: &[Pair]) -> Result<(MlSuperbReport, Vec<UtteranceScore>), ScoreError> {
     let mut utterances = Vec::with_capacity(pairs.len());
     let with_tags = pairs.iter().any(|pair| first_tag(&pair.reference).is_some());
     let mut groups = [Tally::default(), Tally::default()];
@@ -215,6 +213,21 @@ mod tests {
         let reserved = report.reserved.expect("dan");
         assert_eq!((reserved.cer, reserved.lid_accuracy), (Some(1.0 / 3.0), Some(1.0)));
         assert_eq!(report.per_language.keys().collect::<Vec<_>>(), ["dan", "eng", "jpn"]);
+    }
+
+    #[test]
+    fn groups_pool_errors_whatever_the_language_and_length() {
+        // 6 errors of 4 characters and none of 36: 0.15, though the mean of both would be 0.75.
+        let long = "x".repeat(35);
+        let report = scored(
+            &format!("cv_eng_1 [eng] abc\ncv_deu_2 [deu] {long}"),
+            &format!("cv_eng_1 [eng]xyzuvw\ncv_deu_2 [deu] {long}"),
+        );
+        let trained = report.trained.expect("two languages");
+        // " abc" against "xyzuvw" takes six edits of four characters: not clipped.
+        assert_eq!((trained.errors, trained.reference_tokens), (6, 40));
+        assert_eq!(trained.cer, Some(0.15));
+        assert_eq!(report.per_language["eng"].cer, Some(1.5));
     }
 
     #[test]

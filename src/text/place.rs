@@ -59,14 +59,15 @@ mod tests {
     #[test]
     fn natural_languages_that_we_meet_have_a_place() {
         let constructed = ["epo", "tok", "ina"];
-        let embedded: Vec<String> =
-            serde_json::from_str::<serde_json::Value>(include_str!("../../models/default/vocab.json"))
-                .expect("the vocabulary is JSON")
-                .as_object()
-                .expect("an object")
-                .keys()
-                .filter_map(|token| Some(token.strip_prefix('[')?.strip_suffix(']')?.to_owned()))
-                .collect();
+        let embedded: Vec<String> = serde_json::from_str::<serde_json::Value>(include_str!(
+            "../../models/default/vocab.json"
+        ))
+        .expect("the vocabulary is JSON")
+        .as_object()
+        .expect("an object")
+        .keys()
+        .filter_map(|token| Some(token.strip_prefix('[')?.strip_suffix(']')?.to_owned()))
+        .collect();
         assert!(embedded.len() > 50);
         let expected = EXPECTED.split_whitespace().chain(RESERVED_LANGUAGES);
         for code in expected.chain(embedded.iter().map(String::as_str)) {

@@ -45,6 +45,7 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("clap_complete", "src/cli/"),
     ("indicatif", "src/cli/"),
     ("ctrlc", "src/cli/"),
+    ("parquet", "src/bench/ml_superb/hugging_face.rs"),
 ];
 
 /// Layers that know nothing of files, and the places (path prefixes) of theirs that do.

@@ -2,6 +2,8 @@
 
 mod inputs;
 mod messages;
+mod ml_superb;
+mod reports;
 mod training;
 
 use assert_cmd::Command;

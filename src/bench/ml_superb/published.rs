@@ -62,8 +62,7 @@ const fn row(
     ten_minutes: [f64; 7],
     one_hour: [f64; 7],
 ) -> PublishedRow {
-    let results =
-        [SuperbResults::from_columns(ten_minutes), SuperbResults::from_columns(one_hour)];
+    let results = [SuperbResults::from_columns(ten_minutes), SuperbResults::from_columns(one_hour)];
     PublishedRow { model, results, set }
 }
 
@@ -300,10 +299,11 @@ mod tests {
                     ]
                 };
                 let rows = ML_SUPERB_ROWS.iter().filter(|row| row.set.name == set.name);
-                let best = rows.map(|row| columns(&row.results[budget])).fold(
-                    [f64::NEG_INFINITY; 7],
-                    |best, row| std::array::from_fn(|i| best[i].max(row[i])),
-                );
+                let best = rows
+                    .map(|row| columns(&row.results[budget]))
+                    .fold([f64::NEG_INFINITY; 7], |best, row| {
+                        std::array::from_fn(|i| best[i].max(row[i]))
+                    });
                 assert_eq!(best, columns(&set.best[budget]), "{} {budget}", set.name);
             }
         }

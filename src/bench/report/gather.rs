@@ -111,10 +111,7 @@ impl Report {
             ml_superb2,
             languages,
             confusions: confusions(&outcomes),
-            lengths: Lengths {
-                unit: LengthUnit::Seconds,
-                bins: bins(&outcomes, SECONDS),
-            },
+            lengths: Lengths { unit: LengthUnit::Seconds, bins: bins(&outcomes, SECONDS) },
             layer_weights: Vec::new(),
             curves: Vec::new(),
             notes,
@@ -200,7 +197,9 @@ impl Report {
                 let languages: Vec<LanguageRow> = means
                     .per_language
                     .iter()
-                    .map(|(code, s)| row(code, s.utterances, Some(s.cer), None, Some(s.lid_accuracy)))
+                    .map(|(code, s)| {
+                        row(code, s.utterances, Some(s.cer), None, Some(s.lid_accuracy))
+                    })
                     .collect();
                 if !means.skipped.is_empty() {
                     notes.push(format!(
@@ -402,8 +401,7 @@ mod tests {
         Report::of_transcripts(&scores, &utterances, Some(LabelSet::Original), place, provenance())
     }
 
-    const REFERENCE: &str =
-        "cv_eng_1 [eng] abcde\ncv_eng_2 [eng] ab cd ef gh ij\ncv_dan_3 [dan] på\ncv_dan_4 [dan] nej";
+    const REFERENCE: &str = "cv_eng_1 [eng] abcde\ncv_eng_2 [eng] ab cd ef gh ij\ncv_dan_3 [dan] på\ncv_dan_4 [dan] nej";
     const HYPOTHESIS: &str =
         "cv_eng_1 [eng] abcde\ncv_eng_2 [deu] ab cd ef gh\ncv_dan_3 [dan] pa\ncv_dan_4 [swe] nej";
 

@@ -108,8 +108,7 @@ impl Projection {
                 let t = theta(latitude);
                 let t2 = t * t;
                 let slope = 1.340_264
-                    + t2 * (3.0 * -0.081_106
-                        + t2 * t2 * (7.0 * 0.000_893 + 9.0 * 0.003_796 * t2));
+                    + t2 * (3.0 * -0.081_106 + t2 * t2 * (7.0 * 0.000_893 + 9.0 * 0.003_796 * t2));
                 2.0 * 3_f64.sqrt() * t.cos() / (3.0 * slope) * 1_f64.to_radians()
             }
             Self::Plain { narrowing } => narrowing * 1_f64.to_radians(),
@@ -179,8 +178,7 @@ impl View {
         if longitude > 180.0 {
             longitude -= 360.0;
         }
-        let x = self.width / 2.0
-            + longitude * self.projection.degree_width(latitude) * self.scale;
+        let x = self.width / 2.0 + longitude * self.projection.degree_width(latitude) * self.scale;
         let y = (self.projection.y(self.north) - self.projection.y(latitude)) * self.scale;
         (x, y)
     }
@@ -213,9 +211,8 @@ impl View {
             let mut start = None;
             for column in 0..=columns + 1 {
                 let x = first + column as f64 * pitch;
-                let dotted = column <= columns
-                    && y < self.height
-                    && self.place(x, y).is_some_and(is_land);
+                let dotted =
+                    column <= columns && y < self.height && self.place(x, y).is_some_and(is_land);
                 match (dotted, start) {
                     (true, None) => start = Some(x),
                     (false, Some(from)) => {
@@ -282,8 +279,7 @@ mod tests {
     #[test]
     fn places_return_from_the_picture() {
         let greenwich = Place { latitude: 51.5, longitude: 0.0 };
-        let views =
-            [View::world(900.0), View::around(&[greenwich], 400.0, 20.0)];
+        let views = [View::world(900.0), View::around(&[greenwich], 400.0, 20.0)];
         for view in views {
             for latitude in [-50.0, 0.0, 45.0, 70.0] {
                 for longitude in [-20.0, 0.0, 30.0] {

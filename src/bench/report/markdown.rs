@@ -58,9 +58,10 @@ fn section(text: &mut String, title: &str, table: &Table) {
     text.push_str(&line(table.columns.iter().map(|column| (*column).to_owned()).collect()));
     text.push_str(&format!("|{}\n", "---|".repeat(table.columns.len())));
     for row in &table.rows {
-        let cells = row.cells.iter().map(|cell| {
-            if row.is_ours { format!("**{}**", escape(cell)) } else { escape(cell) }
-        });
+        let cells = row
+            .cells
+            .iter()
+            .map(|cell| if row.is_ours { format!("**{}**", escape(cell)) } else { escape(cell) });
         text.push_str(&line(cells.collect()));
     }
 }

@@ -62,7 +62,8 @@ pub(super) fn maps(report: &Report) -> Maps {
             elsewhere.push(name);
             continue;
         };
-        let weighted = |value: fn(&LanguageRow) -> Option<f64>, weight: fn(&LanguageRow) -> usize| {
+        let weighted = |value: fn(&LanguageRow) -> Option<f64>,
+                        weight: fn(&LanguageRow) -> usize| {
             let (mut sum, mut total) = (0.0, 0);
             for row in &rows {
                 if let Some(value) = value(row) {

@@ -8,7 +8,12 @@ const HOMING: f64 = 0.02;
 /// Moves points until they are about `distance` apart and at least half that from the edges.
 ///
 /// Each stays as near to where it belongs as its neighbours allow. The same points give the same result.
-pub(super) fn spread(home: &[(f64, f64)], distance: f64, width: f64, height: f64) -> Vec<(f64, f64)> {
+pub(super) fn spread(
+    home: &[(f64, f64)],
+    distance: f64,
+    width: f64,
+    height: f64,
+) -> Vec<(f64, f64)> {
     // Points at the very same place part in directions of their own.
     let mut points: Vec<(f64, f64)> = home
         .iter()

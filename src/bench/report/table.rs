@@ -128,10 +128,7 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
             [absent(), absent()],
             [percent(ours.lid_accuracy), percent(ours.cer), percent(ours.cer_few_shot)],
         ),
-        None => (
-            [percent(ours.cer), percent(ours.cer_few_shot)],
-            [absent(), absent(), absent()],
-        ),
+        None => ([percent(ours.cer), percent(ours.cer_few_shot)], [absent(), absent(), absent()]),
     };
     let mut ours_cells = vec![name.to_owned(), "not stated".to_owned(), absent()];
     ours_cells.extend(recognition);
@@ -229,10 +226,7 @@ pub(super) fn confusions(report: &Report, most: usize) -> Table {
             format!("{:.0} %", 100.0 * confusion.clips as f64 / confusion.of.max(1) as f64),
         ])
     });
-    Table {
-        columns: vec!["spoken", "named", "clips", "of the language"],
-        rows: rows.collect(),
-    }
+    Table { columns: vec!["spoken", "named", "clips", "of the language"], rows: rows.collect() }
 }
 
 /// `2–3 s`, `over 240 characters`.
@@ -275,9 +269,11 @@ pub(super) fn provenance(report: &Report) -> Vec<(String, String)> {
     rows.push(("date".to_owned(), p.date.clone()));
     rows.push(("labels".to_owned(), p.labels.clone()));
     rows.push(("scorer".to_owned(), p.scorer.clone()));
-    rows.extend(p.inputs.iter().map(|input| {
-        (input.role.clone(), format!("{} (SHA-256 {})", input.file, input.sha256))
-    }));
+    rows.extend(
+        p.inputs.iter().map(|input| {
+            (input.role.clone(), format!("{} (SHA-256 {})", input.file, input.sha256))
+        }),
+    );
     rows
 }
 
