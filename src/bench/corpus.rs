@@ -194,12 +194,14 @@ pub fn evaluate(
         start = end;
     }
     let group = |wanted: &dyn Fn(Language, Option<Condition>) -> bool| {
-        let rows: Vec<&Counts> = table
-            .iter()
-            .filter(|((language, condition), _)| wanted(*language, *condition))
-            .map(|(_, counts)| counts)
-            .collect();
-        grouped(&rows)
+        // Seen and unseen speakers of a language are one language.
+        let mut rows: BTreeMap<Language, Counts> = BTreeMap::new();
+        for ((language, condition), counts) in &table {
+            if wanted(*language, *condition) {
+                rows.entry(*language).or_default().add(*counts);
+            }
+        }
+        grouped(&rows.values().collect::<Vec<_>>())
     };
     let mut confusions: Vec<_> =
         confusions.into_iter().map(|((spoken, named), clips)| (spoken, named, clips)).collect();

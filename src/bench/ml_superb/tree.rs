@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// One line of a transcript.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Utterance {
     /// `PREFIX_LANGUAGE_NUMBER`.
     pub id: String,

@@ -6,7 +6,7 @@ use super::svg::{escape, number};
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 250.0;
 /// Room for labels: left, right, above, below.
-const LEFT: f64 = 38.0;
+const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 44.0;

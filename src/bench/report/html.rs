@@ -13,7 +13,7 @@ const STYLE: &str = include_str!("style.css");
 /// Confused pairs listed.
 const PAIRS: usize = 24;
 /// Most languages in the confusion matrix.
-const MATRIX: usize = 18;
+const MATRIX: usize = 16;
 
 /// A section in the making: its anchor, title, and body.
 struct Section {
@@ -71,13 +71,13 @@ pub(super) fn page(report: &Report) -> String {
     )
 }
 
-/// A table in a frame that scrolls by itself on narrow screens; the first `texts` columns hold text.
-fn html_table(table: &Table, texts: usize, caption: &str) -> String {
+/// A table in a frame that scrolls by itself on narrow screens.
+fn html_table(table: &Table, caption: &str) -> String {
     let mut html = format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\"><table><thead><tr>"
     );
     for (i, column) in table.columns.iter().enumerate() {
-        let class = if i < texts { " class=\"text\"" } else { "" };
+        let class = if table.words.contains(&i) { " class=\"text\"" } else { "" };
         html.push_str(&format!("<th scope=\"col\"{class}>{}</th>", escape(column)));
     }
     html.push_str("</tr></thead><tbody>");
@@ -87,7 +87,7 @@ fn html_table(table: &Table, texts: usize, caption: &str) -> String {
             let cell = escape(cell);
             html.push_str(&match i {
                 0 => format!("<th scope=\"row\">{cell}</th>"),
-                i if i < texts => format!("<td class=\"text\">{cell}</td>"),
+                i if table.words.contains(&i) => format!("<td class=\"text\">{cell}</td>"),
                 _ => format!("<td>{cell}</td>"),
             });
         }
@@ -128,7 +128,7 @@ fn overview(report: &Report) -> Option<Section> {
         tiles.push_str(&tile(value, unit, "of speech"));
     }
     let mut body = format!("<div class=\"tiles\">{tiles}</div>");
-    body.push_str(&html_table(&table::summary(report), 1, "Summary"));
+    body.push_str(&html_table(&table::summary(report), "Summary"));
     for note in &report.notes {
         body.push_str(&format!("<p class=\"note\">{}</p>", escape(note)));
     }
@@ -142,13 +142,13 @@ fn standings(report: &Report) -> Option<Section> {
         body.push_str(
             "<p>Published rows of ML-SUPERB 2.0 beside ours, which was scored by the same rules. Rows compare only where data, labels and scorer are the same.</p>",
         );
-        body.push_str(&html_table(&table::ml_superb2(standing, &name), 4, "ML-SUPERB 2.0"));
+        body.push_str(&html_table(&table::ml_superb2(standing, &name), "ML-SUPERB 2.0"));
     }
     if let Some(standing) = &report.ml_superb {
         body.push_str(
             "<p>Published rows of ML-SUPERB 1.0 beside ours, which was scored by the same rules; percent, after 10 min / 1 h of training. SUPERB_s compares only within its reference set, and rows only where the data is the same.</p>",
         );
-        body.push_str(&html_table(&table::ml_superb(standing, &name), 2, "ML-SUPERB 1.0"));
+        body.push_str(&html_table(&table::ml_superb(standing, &name), "ML-SUPERB 1.0"));
     }
     (!body.is_empty()).then_some(Section { id: "leaderboard", title: "Leaderboard", body })
 }
@@ -227,7 +227,7 @@ fn languages(report: &Report) -> Option<Section> {
     let mut body = format!("<p>Character error rate in percent, {order}.");
     if has_conditions {
         body.push_str(
-            " <span class=\"key\"><i class=\"bar\"></i> speakers also in training</span> <span class=\"key\"><i class=\"bar unseen\"></i> speakers never heard</span>",
+            " <span class=\"keys\"><span class=\"key\"><i class=\"bar\"></i> speakers also in training</span> <span class=\"key\"><i class=\"bar unseen\"></i> speakers never heard</span></span>",
         );
     }
     body.push_str("</p><ul class=\"bars\">");
@@ -253,7 +253,7 @@ fn languages(report: &Report) -> Option<Section> {
         body.push_str("</span></li>");
     }
     body.push_str("</ul><details><summary>All numbers</summary>");
-    body.push_str(&html_table(&table::languages(report), 1, "Scores per language"));
+    body.push_str(&html_table(&table::languages(report), "Scores per language"));
     body.push_str("</details>");
     Some(Section { id: "languages", title: "Languages", body })
 }
@@ -265,7 +265,7 @@ fn confusions(report: &Report) -> Option<Section> {
     let mut body = String::from("<div class=\"two\">");
     body.push_str(&format!(
         "<div><h3>Most frequent</h3>{}</div>",
-        html_table(&table::confusions(report, PAIRS), 2, "Confused languages")
+        html_table(&table::confusions(report, PAIRS), "Confused languages")
     ));
     body.push_str(&format!(
         "<div><h3>Who is taken for whom</h3><p>Rows: spoken. Columns: named. Share of the clips of a language, in percent; blue is right, orange wrong. The {MATRIX} languages most often confused at most.</p>{}</div></div>",

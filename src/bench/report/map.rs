@@ -138,7 +138,8 @@ impl View {
     /// All inhabited land, `width` units wide.
     pub(super) fn world(width: f64) -> Self {
         let (projection, north, south) = (Projection::EqualEarth, 83.5, -56.0);
-        let scale = width / (360.0 * projection.degree_width(0.0));
+        // At the equator nothing but the Pacific lies beyond 164 degrees from the middle.
+        let scale = width / (328.0 * projection.degree_width(0.0));
         let height = scale * (projection.y(north) - projection.y(south));
         // Cut in the Bering Strait, so that no land is.
         Self { projection, middle: 11.0, north, south, scale, width, height }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const WORLD_PITCH: f64 = 5.4;
 const REGION_PITCH: f64 = 6.6;
 /// Width of a region's picture, and of its markers.
-const REGION_WIDTH: f64 = 460.0;
+const REGION_WIDTH: f64 = 430.0;
 const REGION_MARKER: f64 = 12.0;
 const WORLD_WIDTH: f64 = 1000.0;
 const WORLD_MARKER: f64 = 5.0;
@@ -22,7 +22,7 @@ const LEAST_DEG: f64 = 22.0;
 /// Name, west, east, south, north. A place belongs to the first that holds it; the last holds all.
 const REGIONS: [(&str, f64, f64, f64, f64); 5] = [
     ("Europe", -26.0, 46.0, 34.0, 72.0),
-    ("Africa", -26.0, 55.0, -38.0, 34.0),
+    ("Africa and the Near East", -26.0, 55.0, -38.0, 34.0),
     ("Asia", 34.0, 180.0, -11.5, 84.0),
     ("Americas", -180.0, -26.0, -60.0, 84.0),
     ("Oceania and elsewhere", -180.0, 180.0, -90.0, 90.0),
@@ -42,7 +42,7 @@ struct Marker {
 pub(super) struct Maps {
     /// The world, empty where no language has a place.
     pub(super) world: String,
-    /// Regions with languages: name and picture.
+    /// Regions with languages, those with most first: name and picture.
     pub(super) regions: Vec<(&'static str, String)>,
     /// Languages without a place.
     pub(super) elsewhere: Vec<String>,
@@ -94,6 +94,7 @@ pub(super) fn maps(report: &Report) -> Maps {
         });
         regions[region.unwrap_or(REGIONS.len() - 1)].1.push(marker);
     }
+    regions.sort_by_key(|(_, markers)| std::cmp::Reverse(markers.len()));
     let all: Vec<&Marker> = markers.iter().collect();
     Maps {
         world: world(&all),
@@ -108,7 +109,8 @@ pub(super) fn maps(report: &Report) -> Maps {
 
 fn world(markers: &[&Marker]) -> String {
     let view = View::world(WORLD_WIDTH);
-    let mut svg = open(&view, "World map with a dot for each language", WORLD_PITCH, 3.1);
+    let mut svg =
+        open(&view, "map world", "World map with a dot for each language", WORLD_PITCH, 3.1);
     let home: Vec<(f64, f64)> = markers.iter().map(|marker| view.point(marker.place)).collect();
     for (marker, (x, y)) in
         markers.iter().zip(spread(&home, 2.0 * WORLD_MARKER, view.width, view.height))
@@ -129,7 +131,7 @@ fn region(name: &str, markers: &[&Marker]) -> String {
     let places: Vec<Place> = markers.iter().map(|marker| marker.place).collect();
     let view = View::around(&places, REGION_WIDTH, LEAST_DEG);
     let label = format!("Map of {name} with a labelled marker for each language");
-    let mut svg = open(&view, &label, REGION_PITCH, 3.6);
+    let mut svg = open(&view, "map", &label, REGION_PITCH, 3.6);
     let home: Vec<(f64, f64)> = places.iter().map(|place| view.point(*place)).collect();
     let spots = spread(&home, 2.0 * REGION_MARKER + 1.0, view.width, view.height);
     for ((x, y), (from_x, from_y)) in spots.iter().zip(&home) {
@@ -159,9 +161,9 @@ fn region(name: &str, markers: &[&Marker]) -> String {
 }
 
 /// The picture up to its land.
-fn open(view: &View, label: &str, pitch: f64, dot: f64) -> String {
+fn open(view: &View, class: &str, label: &str, pitch: f64, dot: f64) -> String {
     format!(
-        "<svg class=\"map\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\"><path class=\"land\" stroke-width=\"{dot}\" stroke-dasharray=\"0 {pitch}\" d=\"{}\"/>",
+        "<svg class=\"{class}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\"><path class=\"land\" stroke-width=\"{dot}\" stroke-dasharray=\"0 {pitch}\" d=\"{}\"/>",
         number(view.width),
         number(view.height),
         escape(label),

@@ -2,7 +2,7 @@
 
 use super::{LengthUnit, Report, Standing, Standing2};
 use crate::bench::ml_superb::published::{
-    FBANK, FINDINGS, ML_SUPERB_ROWS, ML_SUPERB2_ROWS, PAPER_2023, PublishedRow,
+    FBANK, FINDINGS, LabelSet, ML_SUPERB_ROWS, ML_SUPERB2_ROWS, PAPER_2023, PublishedRow,
 };
 use crate::data::Condition;
 use crate::text::{Language, SuperbResults, Variant};
@@ -11,6 +11,8 @@ use crate::text::{Language, SuperbResults, Variant};
 pub(super) struct Table {
     pub(super) columns: Vec<&'static str>,
     pub(super) rows: Vec<Row>,
+    /// Columns that hold words, the first aside.
+    pub(super) words: &'static [usize],
 }
 
 pub(super) struct Row {
@@ -44,27 +46,28 @@ pub(super) fn summary(report: &Report) -> Table {
     let rows = report.summary.iter().map(|group| {
         row(vec![
             group.name.clone(),
+            percent(group.cer),
+            percent(group.lid_accuracy),
+            percent(group.wer),
+            percent(group.macro_cer),
+            percent(group.macro_lid_accuracy),
             group.languages.to_string(),
             group.clips.to_string(),
-            percent(group.cer),
-            percent(group.macro_cer),
-            percent(group.wer),
-            percent(group.lid_accuracy),
-            percent(group.macro_lid_accuracy),
         ])
     });
     Table {
         columns: vec![
             "clips of",
+            "CER %",
+            "LID %",
+            "WER %",
+            "CER %, mean of languages",
+            "LID %, mean of languages",
             "languages",
             "clips",
-            "CER %",
-            "CER %, mean of languages",
-            "WER %",
-            "LID %",
-            "LID %, mean of languages",
         ],
         rows: rows.collect(),
+        words: &[],
     }
 }
 
@@ -80,42 +83,43 @@ pub(super) fn ml_superb2(ours: &Standing2, name: &str) -> Table {
     let mut rows = vec![Row {
         cells: vec![
             name.to_owned(),
-            ours.data.clone(),
-            ours.labels.map_or("–", |labels| labels.name()).to_owned(),
-            scorer(ours.scorer),
             percent(Some(ours.cer)),
             percent(Some(ours.lid_accuracy)),
             percent(Some(ours.worst15_cer)),
             percent(ours.std_cer),
             percent(None),
             percent(None),
+            ours.labels.map_or("–", LabelSet::name).to_owned(),
+            scorer(ours.scorer),
+            ours.data.clone(),
         ],
         is_ours: true,
     }];
     rows.extend(ML_SUPERB2_ROWS.iter().map(|published_row| {
-        let mut cells = vec![
-            format!("MMS-1B, {}", published_row.model),
-            "ML-SUPERB 2.0 dev".to_owned(),
+        let mut cells = vec![format!("MMS-1B, {}", published_row.model)];
+        cells.extend(published_row.columns.map(published));
+        cells.extend([
             published_row.labels.name().to_owned(),
             scorer(published_row.scorer),
-        ];
-        cells.extend(published_row.columns.map(published));
+            "ML-SUPERB 2.0 dev".to_owned(),
+        ]);
         row(cells)
     }));
     Table {
         columns: vec![
             "system",
-            "data",
-            "labels",
-            "scorer",
             "CER %",
             "LID %",
             "worst 15 CER %",
             "CER StD %",
             "dialect CER %",
             "dialect LID %",
+            "labels",
+            "scorer",
+            "data",
         ],
         rows,
+        words: &[7, 8, 9],
     }
 }
 
@@ -130,11 +134,11 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
         ),
         None => ([percent(ours.cer), percent(ours.cer_few_shot)], [absent(), absent(), absent()]),
     };
-    let mut ours_cells = vec![name.to_owned(), "not stated".to_owned(), absent()];
+    let mut ours_cells = vec![name.to_owned(), absent()];
     ours_cells.extend(recognition);
     ours_cells.push(absent());
     ours_cells.extend(joint);
-    ours_cells.push(absent());
+    ours_cells.extend([absent(), absent()]);
     let mut rows = vec![Row { cells: ours_cells, is_ours: true }];
     let both = |pick: fn(&SuperbResults) -> f64, results: &[SuperbResults; 2]| {
         format!("{:.1} / {:.1}", pick(&results[0]), pick(&results[1]))
@@ -143,7 +147,6 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
         let score = |score: Option<f64>| score.map_or_else(absent, published);
         row(vec![
             model.to_owned(),
-            set.to_owned(),
             both(|r| r.monolingual, results),
             both(|r| r.multilingual, results),
             both(|r| r.multilingual_few_shot, results),
@@ -152,6 +155,7 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
             both(|r| r.joint, results),
             both(|r| r.joint_few_shot, results),
             format!("{} / {}", score(scores[0]), score(scores[1])),
+            set.to_owned(),
         ])
     };
     rows.extend(ML_SUPERB_ROWS.iter().map(|published_row| {
@@ -164,7 +168,6 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
     Table {
         columns: vec![
             "system",
-            "data, reference set",
             "mono CER/PER",
             "ASR CER",
             "ASR few-shot CER",
@@ -173,8 +176,10 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
             "joint CER",
             "joint few-shot CER",
             "SUPERB_s",
+            "reference set",
         ],
         rows,
+        words: &[9],
     }
 }
 
@@ -214,6 +219,7 @@ pub(super) fn languages(report: &Report) -> Table {
             "LID %",
         ],
         rows: rows.collect(),
+        words: &[2],
     }
 }
 
@@ -226,7 +232,11 @@ pub(super) fn confusions(report: &Report, most: usize) -> Table {
             format!("{:.0} %", 100.0 * confusion.clips as f64 / confusion.of.max(1) as f64),
         ])
     });
-    Table { columns: vec!["spoken", "named", "clips", "of the language"], rows: rows.collect() }
+    Table {
+        columns: vec!["spoken", "named", "clips", "of the language"],
+        rows: rows.collect(),
+        words: &[1],
+    }
 }
 
 /// `2–3 s`, `over 240 characters`.
@@ -250,7 +260,7 @@ pub(super) fn lengths(report: &Report) -> Table {
         LengthUnit::Seconds => "seconds",
         LengthUnit::Characters => "characters",
     };
-    Table { columns: vec![unit, "clips", "CER %", "LID %"], rows: rows.collect() }
+    Table { columns: vec![unit, "clips", "CER %", "LID %"], rows: rows.collect(), words: &[] }
 }
 
 /// Where, how and by whom: label and value.
