@@ -265,18 +265,22 @@ mod tests {
 
     #[test]
     fn superb_scores_of_all_published_rows() {
-        let mut wrong = Vec::new();
+        let (mut wrong, mut rounded_otherwise) = (Vec::new(), Vec::new());
         for (row, (model, set, ten_minutes, one_hour)) in ML_SUPERB_ROWS.iter().zip(PUBLISHED) {
             assert_eq!((row.model, row.set.name), (model, set));
             let got = row.set.scores(&row.results);
             for (got, want) in got.into_iter().zip([ten_minutes, one_hour]) {
                 let got = got.expect("the best differs from FBANK");
-                // Published to 0.1: half of that, and the rounding of the last digit.
-                if want.is_some_and(|want| (got - want).abs() > 0.0501) {
+                let apart = want.map_or(0.0, |want| (got - want).abs());
+                if apart > 0.1 {
                     wrong.push(format!("{model}: {got}, published {want:?}"));
+                } else if apart > 0.0501 {
+                    rounded_otherwise.push(model);
                 }
             }
         }
+        // Its cells give 598.37: the score was computed before they were rounded.
+        assert_eq!(rounded_otherwise, ["wav2vec2-large"]);
         assert!(wrong.is_empty(), "{wrong:#?}");
         let xlsr53 = PAPER_2023.scores(&ML_SUPERB_ROWS[17].results)[1].expect("a score");
         assert!((xlsr53 - 894.0).abs() < 0.0501, "{xlsr53}");
