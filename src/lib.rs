@@ -19,7 +19,7 @@
 //! | [`train`] | optimiser, checkpoints, the training loop | decoding |
 //! | [`config`] | model folders, recipes, the embedded model | terminals |
 //! | [`decode`] | logits to text and language, long audio in segments | training, files |
-//! | [`mod@bench`] | scores of a model on a corpus | terminals |
+//! | [`mod@bench`] | scores of a model on a corpus, ML-SUPERB, reports | terminals |
 //! | [`cli`] | the command line | - |
 //!
 //! Layers use only what stands above them; a test enforces it. The hot operations live in

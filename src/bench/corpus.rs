@@ -56,6 +56,8 @@ pub struct LanguageScore {
     pub clips: usize,
     /// Seconds of audio.
     pub seconds: f64,
+    /// Characters of the references after normalising.
+    pub characters: usize,
     /// Character errors over characters; absent without transcripts.
     pub cer: Option<f64>,
     /// Word errors over words; absent without transcripts.
@@ -83,6 +85,27 @@ pub struct Group {
     pub macro_lid_accuracy: Option<f64>,
 }
 
+/// What became of one clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipScore {
+    /// The path that the manifest gives.
+    pub name: String,
+    /// The language spoken.
+    pub language: Language,
+    /// The language named; `None` where no speech was found.
+    pub named: Option<Language>,
+    /// Length.
+    pub seconds: f64,
+    /// What was said, as the manifest has it; `None` where nobody wrote it down.
+    pub reference: Option<String>,
+    /// What was recognised.
+    pub heard: String,
+    /// Errors between both after normalising.
+    pub character_errors: usize,
+    /// Characters of the reference after normalising.
+    pub characters: usize,
+}
+
 /// What [`evaluate`] finds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CorpusScores {
@@ -96,6 +119,9 @@ pub struct CorpusScores {
     pub languages: Vec<LanguageScore>,
     /// Most frequent confusions: spoken, named, clips. Named is absent where no speech was found.
     pub confusions: Vec<(Language, Option<Language>, usize)>,
+    /// Every clip, shortest first.
+    #[serde(skip)]
+    pub clips: Vec<ClipScore>,
 }
 
 /// Decodes every clip of `corpus` and scores it.
@@ -117,6 +143,7 @@ pub fn evaluate(
     order.sort_by(|&a, &b| corpus.duration_s(a).total_cmp(&corpus.duration_s(b)));
     let mut table: BTreeMap<(Language, Option<Condition>), Counts> = BTreeMap::new();
     let mut confusions: BTreeMap<(Language, Option<Language>), usize> = BTreeMap::new();
+    let mut outcomes = Vec::with_capacity(order.len());
     let mut start = 0;
     while start < order.len() {
         // Clips are in order of length, so the last one decides the padding.
@@ -137,7 +164,11 @@ pub fn evaluate(
             } else {
                 *confusions.entry((language, named)).or_default() += 1;
             }
-            if let Transcript::Text(text) = &clip.transcript {
+            let reference = match &clip.transcript {
+                Transcript::Text(text) => Some(text.clone()),
+                Transcript::Unknown | Transcript::Silence => None,
+            };
+            if let Some(text) = &reference {
                 let (reference, heard) =
                     (normalise(text, language), normalise(&found.text, language));
                 let (characters, words) =
@@ -148,17 +179,29 @@ pub fn evaluate(
                 counts.words = words.reference;
             }
             table.entry((language, condition(&clip.name))).or_default().add(counts);
+            outcomes.push(ClipScore {
+                name: clip.name.clone(),
+                language,
+                named,
+                seconds: counts.seconds,
+                reference,
+                heard: found.text,
+                character_errors: counts.character_errors,
+                characters: counts.characters,
+            });
         }
         progress(end);
         start = end;
     }
     let group = |wanted: &dyn Fn(Language, Option<Condition>) -> bool| {
-        let rows: Vec<&Counts> = table
-            .iter()
-            .filter(|((language, condition), _)| wanted(*language, *condition))
-            .map(|(_, counts)| counts)
-            .collect();
-        grouped(&rows)
+        // Seen and unseen speakers of a language are one language.
+        let mut rows: BTreeMap<Language, Counts> = BTreeMap::new();
+        for ((language, condition), counts) in &table {
+            if wanted(*language, *condition) {
+                rows.entry(*language).or_default().add(*counts);
+            }
+        }
+        grouped(&rows.values().collect::<Vec<_>>())
     };
     let mut confusions: Vec<_> =
         confusions.into_iter().map(|((spoken, named), clips)| (spoken, named, clips)).collect();
@@ -176,12 +219,14 @@ pub fn evaluate(
                 condition,
                 clips: counts.clips,
                 seconds: counts.seconds,
+                characters: counts.characters,
                 cer: counts.cer(),
                 wer: counts.wer(),
                 lid_accuracy: counts.lid().unwrap_or(0.0),
             })
             .collect(),
         confusions,
+        clips: outcomes,
     })
 }
 

@@ -3,14 +3,17 @@
 use super::Talk;
 use super::decoding::DecodingArgs;
 use super::failure::AnyError;
-use super::model::ModelArgs;
+use super::ml_superb::{self, MlSuperbArgs};
+use super::model::{LoadedModel, ModelArgs};
 use super::output::write_stdout;
+use super::report::{place, provenance, read_layer_weights};
+use crate::bench::report::{ModelIdentity, Report, read_curves};
 use crate::bench::{CorpusScores, Group, evaluate};
 use crate::data::{Condition, Corpus, DevList, read_manifest};
 use crate::text::Language;
 use clap::{Args, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Measure a model
@@ -23,6 +26,7 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Corpus(CorpusArgs),
+    MlSuperb(MlSuperbArgs),
 }
 
 /// Score a model on clips with known language and text
@@ -31,8 +35,11 @@ enum Kind {
 /// text (`-` where unknown). With `--list`, only the clips on that list are scored; the
 /// others are taken to be the training data, which decides the languages of the summary.
 ///
-/// Example:
+/// With `--report`, a folder gets the scores as a web page, Markdown, JSON and CSV as well.
+///
+/// Examples:
 ///   asr bench corpus --manifest speech/manifest.tsv --list models/default/dev.tsv
+///   asr bench corpus --manifest speech/manifest.tsv --report report
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 struct CorpusArgs {
@@ -48,6 +55,15 @@ struct CorpusArgs {
     /// Form of the scores
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Form::Markdown)]
     format: Form,
+    /// Folder for report.html, report.md, report.json and report.csv
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Log of the training run, for the report's curves
+    #[arg(long, value_name = "JSONL", requires = "report")]
+    training_log: Option<PathBuf>,
+    /// Layer weights for the report: a JSON object of name to list of weights
+    #[arg(long, value_name = "JSON", requires = "report")]
+    layer_weights: Option<PathBuf>,
     #[command(flatten)]
     decoding: DecodingArgs,
     #[command(flatten)]
@@ -61,7 +77,13 @@ enum Form {
 }
 
 pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
-    let Kind::Corpus(args) = &args.kind;
+    match &args.kind {
+        Kind::Corpus(args) => run_corpus(args, talk),
+        Kind::MlSuperb(args) => ml_superb::run(args, talk),
+    }
+}
+
+fn run_corpus(args: &CorpusArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let clips = read_manifest(&args.manifest)?;
     let list = args.list.as_deref().map(DevList::read).transpose()?;
     let mut minutes: BTreeMap<Language, f64> = BTreeMap::new();
@@ -78,6 +100,8 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     for (path, error) in &report.unreadable {
         talk.warn(format_args!("left out `{}`: {error}", path.display()));
     }
+    let unreadable: Vec<String> =
+        report.unreadable.iter().map(|(path, _)| path.display().to_string()).collect();
     let mut model = args.model.load(None, talk)?;
     args.decoding.apply(&mut model, None, talk)?;
     let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
@@ -86,12 +110,44 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let scores = evaluate(model.transcriber.as_ref(), &corpus, condition, counted, |done| {
         talk.note(format_args!("{done} of {} clips", corpus.clips().len()));
     })?;
+    if let Some(folder) = &args.report {
+        let mut report = corpus_report(args, &model, &scores, &minutes)?;
+        if !unreadable.is_empty() {
+            report.notes.push(format!("Left out, not readable: {}.", unreadable.join(", ")));
+        }
+        report.write(folder)?;
+        talk.progress(format_args!("report in `{}`", folder.display()));
+    }
     let text = match args.format {
         Form::Markdown => markdown(&scores, &minutes),
         Form::Json => serde_json::to_string_pretty(&scores)?,
     };
     write_stdout(format!("{}\n", text.trim_end()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn corpus_report(
+    args: &CorpusArgs,
+    model: &LoadedModel,
+    scores: &CorpusScores,
+    minutes: &BTreeMap<Language, f64>,
+) -> Result<Report, AnyError> {
+    let mut inputs: Vec<(&str, &Path)> = vec![("manifest", &args.manifest)];
+    inputs.extend(args.list.as_deref().map(|list| ("held-out list", list)));
+    inputs.extend(args.training_log.as_deref().map(|log| ("training log", log)));
+    inputs.extend(args.layer_weights.as_deref().map(|weights| ("layer weights", weights)));
+    let scorer = "corpus: texts normalised as in training, errors pooled over clips";
+    let mut provenance = provenance("those of the manifest", scorer, &inputs)?;
+    provenance.model = Some(ModelIdentity { name: model.name.clone(), sha256: model.sha256()? });
+    provenance.precision = Some(model.precision.to_owned());
+    let mut report = Report::of_corpus(scores, minutes, place, provenance);
+    if let Some(log) = &args.training_log {
+        report.curves = read_curves(log)?;
+    }
+    if let Some(weights) = &args.layer_weights {
+        report.layer_weights = read_layer_weights(weights)?;
+    }
+    Ok(report)
 }
 
 fn percent(rate: Option<f64>) -> String {

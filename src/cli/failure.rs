@@ -1,6 +1,7 @@
 //! How failures are told: what was being done, why it failed, and what to try.
 
 use crate::audio::AudioError;
+use crate::bench::ml_superb::MlSuperbError;
 use crate::config::{ModelFolderError, RecipeError};
 use crate::decode::AlignError;
 use crate::decode::lm::{ArpaError, HotwordError};
@@ -56,6 +57,9 @@ pub(super) enum CliError {
     /// An output that cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },
+    /// Layer weights of another form.
+    #[error("`{}` is not a JSON object of name to list of weights", path.display())]
+    LayerWeights { path: PathBuf, source: serde_json::Error },
     /// A file that cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -153,6 +157,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             }
             _ => None,
         };
+    }
+    if let Some(MlSuperbError::Layout { .. }) = error.downcast_ref::<MlSuperbError>() {
+        return Some("unpack the release first; its folders are DATASET/LANGUAGE/wav");
     }
     if error.is::<RecipeError>() {
         return Some("models/default.toml is a complete recipe to start from");

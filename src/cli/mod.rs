@@ -14,10 +14,12 @@ mod finetune;
 mod identify;
 mod input;
 mod locate;
+mod ml_superb;
 mod model;
 mod models;
 mod output;
 mod recognise;
+mod report;
 mod score;
 mod tensor_file;
 mod transcribe;
@@ -106,7 +108,7 @@ pub fn main() -> ExitCode {
         Command::Align(args) => align::run(args, talk),
         Command::Features(args) => features::run(args, talk),
         Command::Finetune(args) => finetune::run(args, talk),
-        Command::Score(args) => score::run(args),
+        Command::Score(args) => score::run(args, talk),
         Command::Bench(args) => bench::run(args, talk),
         Command::Models(args) => models::run(args, talk),
         Command::Doctor(args) => doctor::run(args),

@@ -10,7 +10,7 @@ use crate::decode::{Extractor, ReleasedTranscriber, Transcribe, Transcriber};
 use asr_kernels::Precision;
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
@@ -51,6 +51,8 @@ enum Arithmetic {
 pub(super) struct LoadedModel {
     pub(super) transcriber: Box<dyn Transcribe>,
     pub(super) name: String,
+    /// Arithmetic of matrix products, as `--precision` names it.
+    pub(super) precision: &'static str,
     weights: Weights,
 }
 
@@ -79,10 +81,11 @@ impl ModelArgs {
         })
     }
 
-    fn precision(&self) -> Precision {
+    /// The arithmetic, and its name.
+    fn precision(&self) -> (Precision, &'static str) {
         match self.precision {
-            Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
-            Arithmetic::Bf16 => Precision::Bf16,
+            Arithmetic::Auto | Arithmetic::F32 => (Precision::F32, "f32"),
+            Arithmetic::Bf16 => (Precision::Bf16, "bf16"),
         }
     }
 
@@ -97,26 +100,26 @@ impl ModelArgs {
         if let AnyModel::Speech(model) = &model {
             tell_unused(model.unused(), talk);
         }
-        Ok(Extractor::new(model, self.precision())?)
+        Ok(Extractor::new(model, self.precision().0)?)
     }
 
     /// Sets up threads and loads the model; `language` picks the adapter of a model that has
     /// one for each.
     pub(super) fn load(&self, language: Option<&str>, talk: Talk) -> Result<LoadedModel, AnyError> {
-        let precision = self.precision();
+        let (arithmetic, precision) = self.precision();
         let (model, path) = self.any(language, talk)?;
         match model {
             AnyModel::Folder(files) => {
                 let weights = path.map_or(Weights::Embedded, |folder| {
                     Weights::File(folder.join("model.safetensors"))
                 });
-                let transcriber = Box::new(Transcriber::new(&files, precision)?);
-                Ok(LoadedModel { transcriber, name: files.config.name, weights })
+                let transcriber = Box::new(Transcriber::new(&files, arithmetic)?);
+                Ok(LoadedModel { transcriber, name: files.config.name, precision, weights })
             }
             AnyModel::Speech(model) => {
                 tell_unused(model.unused(), talk);
                 let (name, file) = (model.name().to_owned(), model.weights().to_owned());
-                let transcriber = ReleasedTranscriber::new(*model, language, precision)?;
+                let transcriber = ReleasedTranscriber::new(*model, language, arithmetic)?;
                 if let (None, Some(own)) = (language, transcriber.language()) {
                     talk.warn(format_args!(
                         "the model has an adapter for each language and none was asked for: \
@@ -124,7 +127,7 @@ impl ModelArgs {
                     ));
                 }
                 let transcriber = Box::new(transcriber);
-                Ok(LoadedModel { transcriber, name, weights: Weights::File(file) })
+                Ok(LoadedModel { transcriber, name, precision, weights: Weights::File(file) })
             }
         }
     }
@@ -154,16 +157,21 @@ impl LoadedModel {
 
     /// SHA-256 of the weights, in hexadecimal.
     pub(super) fn sha256(&self) -> Result<String, AnyError> {
-        let digest = match &self.weights {
-            Weights::Embedded => Sha256::digest(embedded_weights()),
-            Weights::File(path) => {
-                let read = |source| CliError::Read { path: path.clone(), source };
-                let mut file = std::fs::File::open(path).map_err(read)?;
-                let mut hasher = Sha256::new();
-                std::io::copy(&mut file, &mut hasher).map_err(read)?;
-                hasher.finalize()
-            }
-        };
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(match &self.weights {
+            Weights::Embedded => hexadecimal(&Sha256::digest(embedded_weights())),
+            Weights::File(path) => file_sha256(path)?,
+        })
     }
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub(super) fn file_sha256(path: &Path) -> Result<String, CliError> {
+    let read = |source| CliError::Read { path: path.to_owned(), source };
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut std::fs::File::open(path).map_err(read)?, &mut hasher).map_err(read)?;
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,12 @@
 //! `asr score`.
 
+use super::Talk;
 use super::failure::{AnyError, CliError};
 use super::output::write_stdout;
-use crate::text::{Scheme, Variant, score};
+use super::report::{Labels, place, provenance};
+use crate::bench::ml_superb::published::LabelSet;
+use crate::bench::report::Report;
+use crate::text::{Scheme, Variant, score_utterances};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,8 +16,11 @@ use std::process::ExitCode;
 /// Both files hold one utterance per line, `utt_id [lang] text`, or are tab-separated tables
 /// with a header. Utterances are matched by id. Rates in JSON are fractions, not percent.
 ///
-/// Example:
+/// With `--report`, a folder gets the scores as a web page, Markdown, JSON and CSV as well.
+///
+/// Examples:
 ///   asr score ref.txt hyp.txt --scheme ml-superb2 -f json
+///   asr score ref.txt hyp.txt --scheme ml-superb2 --labels refined --report report
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ScoreArgs {
@@ -32,6 +39,12 @@ pub(super) struct ScoreArgs {
     /// Form of the scores
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Form::Text)]
     format: Form,
+    /// Folder for report.html, report.md, report.json and report.csv
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Labels of the references, to be stamped in the report
+    #[arg(long, value_enum, requires = "report")]
+    labels: Option<Labels>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -40,13 +53,28 @@ enum Form {
     Json,
 }
 
-pub(super) fn run(args: &ScoreArgs) -> Result<ExitCode, AnyError> {
+pub(super) fn run(args: &ScoreArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let read = |path: &Path| {
         std::fs::read_to_string(path)
             .map_err(|source| CliError::Read { path: path.to_owned(), source })
     };
-    let report =
-        score(&read(&args.reference)?, &read(&args.hypothesis)?, args.scheme, args.variant)?;
+    let (reference, hypothesis) = (read(&args.reference)?, read(&args.hypothesis)?);
+    let (report, utterances) =
+        score_utterances(&reference, &hypothesis, args.scheme, args.variant)?;
+    if let Some(folder) = &args.report {
+        let labels = args.labels.map(LabelSet::from);
+        let scorer = match (args.scheme, args.variant) {
+            (Scheme::Plain, _) => "plain",
+            (Scheme::MlSuperb, _) => "ml-superb",
+            (Scheme::MlSuperb2, Variant::Recipe) => "ml-superb2, recipe",
+            (Scheme::MlSuperb2, Variant::Server) => "ml-superb2, server",
+        };
+        let inputs: [(&str, &Path); 2] =
+            [("reference", &args.reference), ("hypothesis", &args.hypothesis)];
+        let provenance = provenance(labels.map_or("not stated", LabelSet::name), scorer, &inputs)?;
+        Report::of_transcripts(&report, &utterances, labels, place, provenance).write(folder)?;
+        talk.progress(format_args!("report in `{}`", folder.display()));
+    }
     let text = match args.format {
         Form::Text => report.to_table(),
         Form::Json => serde_json::to_string_pretty(&report)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::score::{ScoreError, share};
+use super::score::{ScoreError, UtteranceScore, share};
 use super::transcripts::Pair;
 use super::{EditCounts, edit_counts, shortened};
 
@@ -69,7 +69,8 @@ impl Tally {
 /// Scores all pairs; the language is the second-to-last part of the id.
 ///
 /// References hold exactly one tag each (joint recognition and identification), or none at all (recognition alone).
-pub(super) fn score(pairs: &[Pair]) -> Result<MlSuperbReport, ScoreError> {
+pub(super) fn score(pairs: &[Pair]) -> Result<(MlSuperbReport, Vec<UtteranceScore>), ScoreError> {
+    let mut utterances = Vec::with_capacity(pairs.len());
     let with_tags = pairs.iter().any(|pair| first_tag(&pair.reference).is_some());
     let mut groups = [Tally::default(), Tally::default()];
     let mut by_language: BTreeMap<String, Tally> = BTreeMap::new();
@@ -83,6 +84,15 @@ pub(super) fn score(pairs: &[Pair]) -> Result<MlSuperbReport, ScoreError> {
         }
         let characters = edit_counts(&reference, &hypothesis);
         let correct = with_tags && first_tag(&pair.hypothesis) == first_tag(&pair.reference);
+        utterances.push(UtteranceScore {
+            id: pair.id.clone(),
+            language: Some(language.to_owned()),
+            predicted: first_tag(&pair.hypothesis)
+                .map(|tag| language_of_tag(tag).to_owned())
+                .filter(|_| with_tags),
+            errors: characters.errors(),
+            characters: characters.reference,
+        });
         let reserved = RESERVED_LANGUAGES.contains(&language);
         for tally in [
             &mut groups[usize::from(reserved)],
@@ -99,7 +109,7 @@ pub(super) fn score(pairs: &[Pair]) -> Result<MlSuperbReport, ScoreError> {
         .into_iter()
         .map(|(language, tally)| (language, tally.group(with_tags)))
         .collect();
-    Ok(MlSuperbReport { trained, reserved, per_language })
+    Ok((MlSuperbReport { trained, reserved, per_language }, utterances))
 }
 
 /// The second-to-last part of an id such as `cv_eng_000001`; `cv_org_jpn_000001` counts as `jpn`.
@@ -123,6 +133,12 @@ fn first_tag(text: &str) -> Option<&str> {
         text.match_indices('[')
             .find_map(|(at, _)| tag_length(&text[at..], parts).map(|length| &text[at..at + length]))
     })
+}
+
+/// The language of a tag: `eng` of `[eng]`, `jpn` of `[org_jpn]`, as ids have it.
+fn language_of_tag(tag: &str) -> &str {
+    let inner = tag.trim_matches(['[', ']']);
+    inner.rsplit('_').next().unwrap_or(inner)
 }
 
 /// How many tags there are, and the characters without them (ESPnet `CharTokenizer` with the tags as symbols to remove).
@@ -181,7 +197,7 @@ mod tests {
     use super::*;
 
     fn scored(reference: &str, hypothesis: &str) -> MlSuperbReport {
-        score(&pair(reference, hypothesis).expect("pairs")).expect("valid")
+        score(&pair(reference, hypothesis).expect("pairs")).expect("valid").0
     }
 
     #[test]
@@ -197,6 +213,21 @@ mod tests {
         let reserved = report.reserved.expect("dan");
         assert_eq!((reserved.cer, reserved.lid_accuracy), (Some(1.0 / 3.0), Some(1.0)));
         assert_eq!(report.per_language.keys().collect::<Vec<_>>(), ["dan", "eng", "jpn"]);
+    }
+
+    #[test]
+    fn groups_pool_errors_whatever_the_language_and_length() {
+        // 6 errors of 4 characters and none of 36: 0.15, though the mean of both would be 0.75.
+        let long = "x".repeat(35);
+        let report = scored(
+            &format!("cv_eng_1 [eng] abc\ncv_deu_2 [deu] {long}"),
+            &format!("cv_eng_1 [eng]xyzuvw\ncv_deu_2 [deu] {long}"),
+        );
+        let trained = report.trained.expect("two languages");
+        // " abc" against "xyzuvw" takes six edits of four characters: not clipped.
+        assert_eq!((trained.errors, trained.reference_tokens), (6, 40));
+        assert_eq!(trained.cer, Some(0.15));
+        assert_eq!(report.per_language["eng"].cer, Some(1.5));
     }
 
     #[test]

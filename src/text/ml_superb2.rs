@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::punctuation::is_punctuation;
-use super::score::{ScoreError, Variant, count_characters};
+use super::score::{ScoreError, UtteranceScore, Variant, count_characters};
 use super::shortened;
 use super::transcripts::Pair;
 
@@ -59,7 +59,11 @@ struct Tally {
     utterances: usize,
 }
 
-pub(super) fn score(pairs: &[Pair], variant: Variant) -> Result<MlSuperb2Report, ScoreError> {
+pub(super) fn score(
+    pairs: &[Pair],
+    variant: Variant,
+) -> Result<(MlSuperb2Report, Vec<UtteranceScore>), ScoreError> {
+    let mut utterances = Vec::with_capacity(pairs.len());
     let mut by_language: BTreeMap<String, Tally> = BTreeMap::new();
     let mut skipped = Vec::new();
     for pair in pairs {
@@ -80,11 +84,18 @@ pub(super) fn score(pairs: &[Pair], variant: Variant) -> Result<MlSuperb2Report,
         let hypothesis = normalise(hypothesis, unspaced, variant);
         // jiwer strips both sides, and divides by 1 where nothing but spaces was left of the reference.
         let counts = count_characters(strip(&reference), strip(&hypothesis));
+        utterances.push(UtteranceScore {
+            id: pair.id.clone(),
+            language: Some(language.to_owned()),
+            predicted: (!predicted.is_empty()).then(|| predicted.to_owned()),
+            errors: counts.errors(),
+            characters: counts.reference,
+        });
         tally.rates += counts.errors() as f64 / counts.reference.max(1) as f64;
         tally.lid_correct += usize::from(predicted == language);
         tally.utterances += 1;
     }
-    report(by_language, skipped, variant)
+    Ok((report(by_language, skipped, variant)?, utterances))
 }
 
 fn report(
@@ -187,7 +198,7 @@ mod tests {
         hypothesis: &str,
         variant: Variant,
     ) -> Result<MlSuperb2Report, ScoreError> {
-        score(&pair(reference, hypothesis).expect("pairs"), variant)
+        score(&pair(reference, hypothesis).expect("pairs"), variant).map(|(report, _)| report)
     }
 
     #[test]
@@ -205,6 +216,44 @@ mod tests {
             (report.skipped, report.languages_without_text.len()),
             (vec!["c".to_owned()], 0)
         );
+    }
+
+    #[test]
+    fn utterances_weigh_the_same_within_a_language_and_languages_within_the_mean() {
+        // eng: 1 of 2 and 0 of 8 wrong is (0.5 + 0) / 2, though pooled it would be 1 of 10;
+        // deu: 6 insertions in 2 characters is 3, not clipped.
+        let report = scored(
+            "a [eng] ab\nb [eng] abcdefgh\nc [deu] ja",
+            "a [eng] ax\nb [deu] abcdefgh\nc [deu] jaxxxxxx",
+            Variant::Recipe,
+        )
+        .expect("valid");
+        assert_eq!((report.per_language["eng"].cer, report.per_language["deu"].cer), (0.25, 3.0));
+        // Over utterances it would be 3.5 / 3.
+        assert_eq!(report.cer, (0.25 + 3.0) / 2.0);
+        assert_eq!(report.lid_accuracy, (0.5 + 1.0) / 2.0);
+        // Squares of 1.375 twice, over n - 1 = 1.
+        assert_eq!(report.std_cer, Some((2.0_f64 * 1.375 * 1.375).sqrt()));
+        assert_eq!(report.worst15_cer, 3.25 / 15.0);
+    }
+
+    #[test]
+    fn the_worst_fifteen_are_the_largest_fifteen() {
+        // Language i of 17 has i insertions in ten characters; the best two, 0 and 1, do not count.
+        let lines = |text: &dyn Fn(usize) -> String| -> String {
+            (0..17)
+                .map(|i| format!("u{i} [aa{}] {}\n", char::from(b'a' + i as u8), text(i)))
+                .collect()
+        };
+        let report = scored(
+            &lines(&|_| "abcdefghij".to_owned()),
+            &lines(&|i| "abcdefghij".to_owned() + &"x".repeat(i)),
+            Variant::Recipe,
+        )
+        .expect("valid");
+        let want = (2..17).map(|i| f64::from(i) / 10.0).sum::<f64>() / 15.0;
+        assert!((report.worst15_cer - want).abs() < 1e-12, "{}", report.worst15_cer);
+        assert!((report.cer - 0.8).abs() < 1e-12);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod edit_distance;
 mod language;
 mod ml_superb;
 mod ml_superb2;
+mod monolingual;
 mod normalise;
 mod place;
 mod punctuation;
@@ -24,11 +25,12 @@ pub use edit_distance::{EditCounts, edit_counts};
 pub use language::{Language, languages};
 pub use ml_superb::{MlSuperbGroup, MlSuperbReport, RESERVED_LANGUAGES, normalise_ml_superb};
 pub use ml_superb2::{MlSuperb2Language, MlSuperb2Report};
+pub use monolingual::{MONOLINGUAL, MonolingualConfig, MonolingualError, monolingual_rate};
 pub use normalise::normalise;
 pub use place::place_of_language;
 pub use score::{
-    PlainLanguage, PlainReport, Scheme, ScoreError, ScoreReport, Variant, count_characters,
-    count_words, score,
+    PlainLanguage, PlainReport, Scheme, ScoreError, ScoreReport, UtteranceScore, Variant,
+    count_characters, count_words, score, score_utterances,
 };
 pub use script::is_unspaced;
 pub use superb::{SuperbResults, superb_score};

@@ -227,11 +227,48 @@ pub fn score(
     scheme: Scheme,
     variant: Variant,
 ) -> Result<ScoreReport, ScoreError> {
+    Ok(score_utterances(reference, hypothesis, scheme, variant)?.0)
+}
+
+/// What one utterance brings to the scores, compared by the rules of its scheme.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UtteranceScore {
+    /// The utterance.
+    pub id: String,
+    /// Language of the reference, if stated.
+    pub language: Option<String>,
+    /// Language that the hypothesis claims; `None` where there is no tag.
+    pub predicted: Option<String>,
+    /// Character errors.
+    pub errors: usize,
+    /// Characters of the reference.
+    pub characters: usize,
+}
+
+/// As [`score`], with the scored utterances in the order of the reference.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_utterances(
+    reference: &str,
+    hypothesis: &str,
+    scheme: Scheme,
+    variant: Variant,
+) -> Result<(ScoreReport, Vec<UtteranceScore>), ScoreError> {
     let pairs = pair(reference, hypothesis)?;
     Ok(match scheme {
-        Scheme::Plain => ScoreReport::Plain(score_plain(&pairs)),
-        Scheme::MlSuperb => ScoreReport::MlSuperb(ml_superb::score(&pairs)?),
-        Scheme::MlSuperb2 => ScoreReport::MlSuperb2(ml_superb2::score(&pairs, variant)?),
+        Scheme::Plain => {
+            let (report, utterances) = score_plain(&pairs);
+            (ScoreReport::Plain(report), utterances)
+        }
+        Scheme::MlSuperb => {
+            let (report, utterances) = ml_superb::score(&pairs)?;
+            (ScoreReport::MlSuperb(report), utterances)
+        }
+        Scheme::MlSuperb2 => {
+            let (report, utterances) = ml_superb2::score(&pairs, variant)?;
+            (ScoreReport::MlSuperb2(report), utterances)
+        }
     })
 }
 
@@ -250,7 +287,8 @@ impl PlainTally {
     }
 }
 
-fn score_plain(pairs: &[Pair]) -> PlainReport {
+fn score_plain(pairs: &[Pair]) -> (PlainReport, Vec<UtteranceScore>) {
+    let mut utterances = Vec::with_capacity(pairs.len());
     let mut total = PlainTally::default();
     let mut by_language: BTreeMap<String, PlainTally> = BTreeMap::new();
     for pair in pairs {
@@ -259,6 +297,13 @@ fn score_plain(pairs: &[Pair]) -> PlainReport {
         let (reference, hypothesis) = (folded(reference), folded(hypothesis));
         let characters = count_characters(&reference, &hypothesis);
         let words = count_words(&reference, &hypothesis);
+        utterances.push(UtteranceScore {
+            id: pair.id.clone(),
+            language: language.map(|language| language.code().to_owned()),
+            predicted: hypothesis_language.map(|language| language.code().to_owned()),
+            errors: characters.errors(),
+            characters: characters.reference,
+        });
         let name = language.map_or_else(|| "und".to_owned(), |language| language.code().to_owned());
         for tally in [&mut total, by_language.entry(name).or_default()] {
             tally.characters += characters;
@@ -269,7 +314,7 @@ fn score_plain(pairs: &[Pair]) -> PlainReport {
                 usize::from(language.is_some() && language == hypothesis_language);
         }
     }
-    PlainReport {
+    let report = PlainReport {
         cer: total.characters.rate(),
         wer: total.words.rate(),
         lid_accuracy: total.lid_accuracy(),
@@ -288,7 +333,8 @@ fn score_plain(pairs: &[Pair]) -> PlainReport {
                 (name, scores)
             })
             .collect(),
-    }
+    };
+    (report, utterances)
 }
 
 /// Edits between the Unicode scalar values of two texts.
@@ -360,6 +406,47 @@ mod tests {
             (Some(2.0 / 5.0), Some(0.5), 2)
         );
         assert_eq!(report.per_language["und"].lid_accuracy, None);
+    }
+
+    #[test]
+    fn utterances_bring_what_the_scheme_counts() {
+        let (reference, hypothesis) = (
+            "cv_eng_1 [eng] ab, c\ncv_deu_2 [deu] !\ncv_fra_3 [fra] oui",
+            "cv_eng_1 [eng] ab c\ncv_deu_2 [nld] !\ncv_fra_3 [ita]",
+        );
+        let utterances = |scheme| {
+            let (_, found) = score_utterances(reference, hypothesis, scheme, Variant::Recipe)
+                .expect("valid transcripts");
+            found
+                .into_iter()
+                .map(|u| (u.id, u.predicted.unwrap_or_default(), u.errors, u.characters))
+                .collect::<Vec<_>>()
+        };
+        let row = |id: &str, predicted: &str, errors, characters| {
+            (id.to_owned(), predicted.to_owned(), errors, characters)
+        };
+        assert_eq!(
+            utterances(Scheme::Plain),
+            [
+                row("cv_eng_1", "eng", 1, 5),
+                row("cv_deu_2", "nld", 0, 1),
+                row("cv_fra_3", "ita", 3, 3)
+            ]
+        );
+        // The space after a tag counts; a tag alone lacks it.
+        assert_eq!(
+            utterances(Scheme::MlSuperb),
+            [
+                row("cv_eng_1", "eng", 1, 6),
+                row("cv_deu_2", "nld", 0, 2),
+                row("cv_fra_3", "ita", 4, 4)
+            ]
+        );
+        // Punctuation does not count, and nothing is left of the second reference.
+        assert_eq!(
+            utterances(Scheme::MlSuperb2),
+            [row("cv_eng_1", "eng", 0, 4), row("cv_fra_3", "ita", 3, 3)]
+        );
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("indicatif", "src/cli/"),
     ("ctrlc", "src/cli/"),
     ("ureq", "src/hub/"),
+    ("parquet", "src/bench/ml_superb/hugging_face.rs"),
 ];
 
 /// Layers that know nothing of files, and the places (path prefixes) of theirs that do.

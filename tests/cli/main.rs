@@ -4,6 +4,8 @@ mod inputs;
 mod messages;
 mod models;
 mod outputs;
+mod ml_superb;
+mod reports;
 mod training;
 
 use assert_cmd::Command;

@@ -1,0 +1,260 @@
+//! What a benchmark found, as pages: HTML for reading, Markdown for pasting, JSON and CSV for other programs.
+//!
+//! The page is one file that loads nothing: styles and drawings are inside, there is no script, and its own
+//! content policy forbids the rest.
+
+mod chart;
+mod colour;
+mod csv;
+mod curves;
+mod gather;
+mod html;
+mod map;
+mod markdown;
+mod panels;
+mod place;
+mod provenance;
+mod svg;
+mod table;
+
+pub use curves::{Curve, CurveError, read_curves};
+pub use map::Place;
+pub use provenance::{Input, ModelIdentity, Provenance, command_line, utc_date};
+
+use super::ml_superb::published::LabelSet;
+use crate::data::Condition;
+use crate::text::Variant;
+use serde::Serialize;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Version of the layout of `report.json`.
+pub const SCHEMA: u32 = 1;
+
+/// The files that [`Report::write`] makes.
+pub const FILES: [&str; 4] = ["report.html", "report.md", "report.json", "report.csv"];
+
+/// Everything that the pages show; rates are fractions.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was measured.
+    pub title: String,
+    /// How the numbers came about.
+    pub provenance: Provenance,
+    /// Scores over groups of clips.
+    pub summary: Vec<SummaryRow>,
+    /// Ours among the published rows of ML-SUPERB 1.0, where its rules were followed.
+    pub ml_superb: Option<Standing>,
+    /// Ours among the published rows of ML-SUPERB 2.0, where its rules were followed.
+    pub ml_superb2: Option<Standing2>,
+    /// Scores per language and kind of speaker, by falling minutes of training.
+    pub languages: Vec<LanguageRow>,
+    /// Languages taken for another, the most frequent first.
+    pub confusions: Vec<Confusion>,
+    /// Scores by length.
+    pub lengths: Lengths,
+    /// Weights of the layers in a weighted sum, where given.
+    pub layer_weights: Vec<LayerWeights>,
+    /// Curves of training, where given.
+    pub curves: Vec<Curve>,
+    /// What a reader should know: what was left out, what does not compare.
+    pub notes: Vec<String>,
+}
+
+/// Scores over some clips.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SummaryRow {
+    /// Which clips.
+    pub name: String,
+    /// Languages among them.
+    pub languages: usize,
+    /// Their number.
+    pub clips: usize,
+    /// Character errors of all over characters of all.
+    pub cer: Option<f64>,
+    /// Mean over languages.
+    pub macro_cer: Option<f64>,
+    /// Word errors of all over words of all.
+    pub wer: Option<f64>,
+    /// Share whose language was named.
+    pub lid_accuracy: Option<f64>,
+    /// Mean over languages.
+    pub macro_lid_accuracy: Option<f64>,
+}
+
+/// Our results by the rules of ML-SUPERB 1.0; no training budget or track is implied.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    /// Error rate, languages trained in full.
+    pub cer: Option<f64>,
+    /// Error rate, few-shot languages.
+    pub cer_few_shot: Option<f64>,
+    /// Identification accuracy, languages trained in full; `None` without tags.
+    pub lid_accuracy: Option<f64>,
+}
+
+/// Our results by the rules of ML-SUPERB 2.0.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing2 {
+    /// What was scored.
+    pub data: String,
+    /// Labels of the references, if stated.
+    pub labels: Option<LabelSet>,
+    /// The scorer.
+    pub scorer: Variant,
+    /// Mean over languages of the mean over utterances.
+    pub cer: f64,
+    /// Mean over languages.
+    pub lid_accuracy: f64,
+    /// Sum of the fifteen largest over fifteen.
+    pub worst15_cer: f64,
+    /// Sample standard deviation over languages.
+    pub std_cer: Option<f64>,
+}
+
+/// Scores of one language, of one kind of speaker.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LanguageRow {
+    /// ISO 639-3 code, `und` where not stated.
+    pub code: String,
+    /// English name.
+    pub name: Option<String>,
+    /// Where it is at home.
+    pub place: Option<Place>,
+    /// Audio trained on, if known.
+    pub training_minutes: Option<f64>,
+    /// Whether the speakers are in training, if known.
+    pub speakers: Option<Condition>,
+    /// Clips scored.
+    pub clips: usize,
+    /// Seconds of audio scored, if known.
+    pub seconds: Option<f64>,
+    /// Characters of the references.
+    pub characters: usize,
+    /// Character error rate.
+    pub cer: Option<f64>,
+    /// Word error rate.
+    pub wer: Option<f64>,
+    /// Share whose language was named.
+    pub lid_accuracy: Option<f64>,
+}
+
+/// A language that was named in place of the one spoken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Confusion {
+    /// Code of the language spoken.
+    pub spoken: String,
+    /// Code of the language named; `None` where none was.
+    pub named: Option<String>,
+    /// How often.
+    pub clips: usize,
+    /// Clips of the language spoken.
+    pub of: usize,
+}
+
+/// Scores by length.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lengths {
+    /// What length is measured in.
+    pub unit: LengthUnit,
+    /// From short to long; none without clips.
+    pub bins: Vec<LengthBin>,
+}
+
+/// What length is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LengthUnit {
+    /// Seconds of audio.
+    Seconds,
+    /// Characters of the reference, where only texts are known.
+    Characters,
+}
+
+/// Clips from one length to another.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LengthBin {
+    /// Shortest, inclusive.
+    pub from: f64,
+    /// Longest, exclusive; `None` without bound.
+    pub to: Option<f64>,
+    /// How many.
+    pub clips: usize,
+    /// Character errors of all over characters of all.
+    pub cer: Option<f64>,
+    /// Share whose language was named.
+    pub lid_accuracy: Option<f64>,
+}
+
+/// Weights of a weighted sum over layers.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
+pub struct LayerWeights {
+    /// Whose they are.
+    pub name: String,
+    /// One weight per layer, the input of the first layer first.
+    pub weights: Vec<f64>,
+}
+
+/// Pages that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A file or folder.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Numbers that JSON has no word for.
+    #[error("cannot write the report as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Report {
+    /// The page.
+    #[must_use]
+    pub fn to_html(&self) -> String {
+        html::page(self)
+    }
+
+    /// The report as Markdown tables.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        markdown::document(self)
+    }
+
+    /// Scores per language as comma-separated values with a header (RFC 4180), rates as fractions.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        csv::languages(&self.languages)
+    }
+
+    /// Writes [`FILES`] into `folder`, making it where needed.
+    ///
+    /// Each file appears under its name only once it is complete.
+    ///
+    /// # Errors
+    /// [`ReportError`] naming the file.
+    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
+        let write = |path: &Path| {
+            let path = path.to_owned();
+            |source| ReportError::Write { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(write(folder))?;
+        let json = serde_json::to_string_pretty(self)? + "\n";
+        let texts = [self.to_html(), self.to_markdown(), json, self.to_csv()];
+        for (name, text) in FILES.iter().zip(texts) {
+            let path = folder.join(name);
+            let partial = folder.join(format!("{name}.partial"));
+            let written = std::fs::File::create(&partial)
+                .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+                .and_then(|()| std::fs::rename(&partial, &path));
+            written.map_err(write(&path))?;
+        }
+        Ok(())
+    }
+}
