@@ -49,7 +49,7 @@ pub enum Head {
         tokens: Option<CtcTokens>,
     },
     /// An output layer, adapters and tokens for each of many languages.
-    Languages(LanguageUnits),
+    Languages(Box<LanguageUnits>),
     /// A classifier of whole clips.
     Classifier {
         /// The layers.
@@ -207,8 +207,10 @@ impl SpeechModel {
         let adapters: Vec<&LanguageAdapter> = units.iter().map(|unit| &unit.adapter).collect();
         let padding = if wanted.parity { self.reference } else { Padding::Unseen };
         let pass = Pass::inference(wanted.precision).with_padding(padding);
-        self.compute(clips, &adapters, wanted, &pass)
-            .map_err(|source| ImportError::Model { name: self.name.clone(), source })
+        self.compute(clips, &adapters, wanted, &pass).map_err(|source| ImportError::Model {
+            name: self.name.clone(),
+            source: Box::new(source),
+        })
     }
 
     fn compute(

@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn temperature_flattens_and_cosines_are_a_softmax() -> Result<(), TextError> {
-        let [eng, swa, deu] = ["eng", "swa", "deu"].map(|code| code.parse());
+        let [eng, swa, deu] = ["eng", "swa", "deu"].map(str::parse);
         let (eng, swa, deu) = (eng?, swa?, deu?);
         let mut ranked = vec![(swa, 0.2), (eng, 0.8)];
         calibrated(&mut ranked, 2.0);

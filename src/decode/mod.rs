@@ -28,5 +28,7 @@ pub use released::{ReleasedTranscriber, Transcribe};
 pub use script::{AlignedCharacter, AlignedWord, Script};
 pub use stream::{Piece, Stream, StreamOptions};
 pub use times::FrameTimes;
-pub use transcriber::{DecodeError, Heard, ScoredLanguage, SegmentText, Transcriber, Transcription};
+pub use transcriber::{
+    DecodeError, Heard, ScoredLanguage, SegmentText, Transcriber, Transcription,
+};
 pub use windows::{Window, Windows};

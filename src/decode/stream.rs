@@ -84,7 +84,7 @@ impl<'a> Stream<'a> {
         let mut pieces = Vec::new();
         while self.waiting.len() >= self.at_a_time {
             let ready: Vec<Window> = self.waiting.drain(..self.at_a_time).collect();
-            self.decode(ready, &mut pieces)?;
+            self.decode(&ready, &mut pieces)?;
         }
         Ok(pieces)
     }
@@ -97,11 +97,11 @@ impl<'a> Stream<'a> {
         let mut ready = std::mem::take(&mut self.waiting);
         ready.extend(self.windows.finish());
         let mut pieces = Vec::new();
-        self.decode(ready, &mut pieces)?;
+        self.decode(&ready, &mut pieces)?;
         Ok(pieces)
     }
 
-    fn decode(&mut self, windows: Vec<Window>, pieces: &mut Vec<Piece>) -> Result<(), DecodeError> {
+    fn decode(&mut self, windows: &[Window], pieces: &mut Vec<Piece>) -> Result<(), DecodeError> {
         let hear = |window: &Window| -> Result<Heard, DecodeError> {
             if !window.voiced {
                 return Ok(Heard::default());

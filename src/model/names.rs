@@ -178,7 +178,7 @@ pub struct Naming {
 
 impl Naming {
     /// Recognises the names of a checkpoint by its first convolution; `None` if it has none.
-    pub fn detect<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+    pub fn detect<'a>(names: &(impl Iterator<Item = &'a str> + Clone)) -> Option<Self> {
         const FIRST: &str = "feature_extractor.conv_layers.0.";
         let find = |ending: &str| {
             let ending = format!("{FIRST}{ending}");
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     fn naming(names: &[&str]) -> Naming {
-        Naming::detect(names.iter().copied()).expect("an encoder")
+        Naming::detect(&names.iter().copied()).expect("an encoder")
     }
 
     fn names(naming: &Naming, ours: &str) -> Vec<String> {
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(fused.third, Some(1));
         let fairseq = naming(&["w2v_encoder.w2v_model.feature_extractor.conv_layers.0.0.weight"]);
         assert_eq!(names(&fairseq, "proj.bias")[0], "w2v_encoder.proj.bias");
-        assert_eq!(Naming::detect(["decoder.weight"].into_iter()), None);
+        assert_eq!(Naming::detect(&["decoder.weight"].into_iter()), None);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 mod inputs;
 mod messages;
+mod ml_superb;
 mod models;
 mod outputs;
-mod ml_superb;
 mod reports;
 mod training;
 

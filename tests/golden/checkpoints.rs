@@ -1,6 +1,6 @@
 //! Hostile, truncated and inconsistent checkpoints, and views of every kind.
 
-use asr::model::checkpoint::{CheckpointFile, ElementType, StoredTensor, open};
+use asr::model::checkpoint::{CheckpointFile, ElementType, NamedTensor, StoredTensor, open};
 use std::path::{Path, PathBuf};
 
 fn case() -> PathBuf {
@@ -75,7 +75,7 @@ fn views_are_exact() {
         assert_eq!(integers(got.stored()), integers(expected.stored()), "{name}");
         assert_eq!(floats(got.stored()), floats(expected.stored()), "{name}");
     }
-    let kinds: Vec<ElementType> = want.tensors().iter().map(|t| t.element_type()).collect();
+    let kinds: Vec<ElementType> = want.tensors().iter().map(NamedTensor::element_type).collect();
     for kind in [ElementType::I64, ElementType::F16, ElementType::Bf16, ElementType::Bool] {
         assert!(kinds.contains(&kind), "{kind}");
     }

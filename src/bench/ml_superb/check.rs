@@ -89,7 +89,7 @@ pub fn check(release: &Release, progress: impl Fn(usize, usize) + Sync) -> Check
         .map(|path| {
             let length = seconds(path).map_err(|error| error.to_string());
             let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-            if n % 5_000 == 0 {
+            if n.is_multiple_of(5_000) {
                 progress(n, files.len());
             }
             (*path, length)

@@ -2,8 +2,11 @@
 
 use crate::text::RESERVED_LANGUAGES;
 
-/// Training utterances by language: prefix of the id, and its numbers (ESPnet `egs2/ml_superb/asr1/local/data_prep.py`).
-const TABLE: [(&str, &[(&str, &[u32])]); 20] = [
+/// A language with its utterances: prefixes of the id, each with its numbers.
+type FewShot = (&'static str, &'static [(&'static str, &'static [u32])]);
+
+/// Training utterances by language (ESPnet `egs2/ml_superb/asr1/local/data_prep.py`).
+const TABLE: [FewShot; 20] = [
     ("lit", &[("cv", &[26, 105]), ("fleurs", &[97]), ("mls", &[40]), ("voxpopuli", &[1707])]),
     ("dan", &[("NST", &[7, 72]), ("cv", &[158]), ("fleurs", &[58, 71])]),
     ("tur", &[("cv", &[95, 101]), ("fleurs", &[60, 69, 95])]),

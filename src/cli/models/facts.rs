@@ -2,6 +2,7 @@
 
 use crate::config::{AnyModel, Head, WaveformNorm};
 use crate::model::EncoderConfig;
+use crate::text::CtcTokens;
 use serde::Serialize;
 
 /// Labels listed in text.
@@ -55,7 +56,7 @@ impl ModelFacts {
                 match model.head() {
                     Head::None => facts,
                     Head::Ctc { tokens, .. } => {
-                        let n_labels = tokens.as_ref().map(|tokens| tokens.len());
+                        let n_labels = tokens.as_ref().map(CtcTokens::len);
                         facts.with_head("ctc", n_labels, Vec::new())
                     }
                     Head::Languages(units) => {

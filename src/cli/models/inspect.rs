@@ -104,11 +104,14 @@ fn inspect(path: &Path, talk: Talk) -> Result<Report, AnyError> {
         open(path)?;
         match load_model(path, &LoadOptions::default()) {
             Ok(model) => Some(model),
-            Err(LoadError::Import(
-                error @ (ImportError::NoEncoder { .. }
-                | ImportError::NoSettings { .. }
-                | ImportError::NoConfig { .. }),
-            )) => {
+            Err(LoadError::Import(error))
+                if matches!(
+                    *error,
+                    ImportError::NoEncoder { .. }
+                        | ImportError::NoSettings { .. }
+                        | ImportError::NoConfig { .. }
+                ) =>
+            {
                 talk.warn(error);
                 None
             }

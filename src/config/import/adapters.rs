@@ -156,7 +156,7 @@ pub(super) fn adapter(
     let name = weights.file().name().to_owned();
     check_vocabulary(weights, tokens.len())?;
     let build = |vb: &VarBuilder| LanguageAdapter::new(config, tokens.len(), vb);
-    let model_error = |source| ImportError::Model { name: name.clone(), source };
+    let model_error = |source| ImportError::Model { name: name.clone(), source: Box::new(source) };
     let parameters = weights.read(&requirements(build).map_err(model_error)?)?;
     build(&parameters.frozen()).map_err(model_error)
 }

@@ -135,7 +135,7 @@ pub enum ImportError {
         /// The file.
         name: String,
         /// Why.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
 }
 

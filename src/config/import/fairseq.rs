@@ -163,7 +163,7 @@ impl<'a> Settings<'a> {
     fn tree(&self) -> Result<(Vec<usize>, Vec<[usize; 2]>), ImportError> {
         const RATIOS: &str = "label_rate_ratios";
         let flat = self.get(RATIOS).and_then(numbers).unwrap_or_default();
-        if flat.len() % 2 != 0 || flat.len() > 16 {
+        if !flat.len().is_multiple_of(2) || flat.len() > 16 {
             return Err(self.error(RATIOS, "must be at most eight pairs"));
         }
         let ratios: Vec<[usize; 2]> = flat.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();

@@ -48,7 +48,7 @@ pub enum LoadError {
     Folder(#[from] ModelFolderError),
     /// A checkpoint of others.
     #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(#[from] Box<ImportError>),
 }
 
 /// Loads a model folder of ours, a Hugging Face folder, or a `.pt` or `.pth` file.
@@ -62,10 +62,12 @@ pub fn load_model(path: &Path, options: &LoadOptions) -> Result<AnyModel, LoadEr
         model_type: String,
     }
     let config = path.join("config.json");
-    if path.is_dir() && read_json::<Kind>(&config)?.is_some_and(|k| k.model_type == "asr-ctc") {
+    if path.is_dir()
+        && read_json::<Kind>(&config).map_err(Box::new)?.is_some_and(|k| k.model_type == "asr-ctc")
+    {
         return Ok(AnyModel::Folder(Box::new(ModelFiles::read(path)?)));
     }
-    Ok(AnyModel::Speech(Box::new(load_speech_model(path, options)?)))
+    Ok(AnyModel::Speech(Box::new(load_speech_model(path, options).map_err(Box::new)?)))
 }
 
 /// Loads a released checkpoint: a Hugging Face folder, or a `.pt` or `.pth` file.
@@ -105,7 +107,7 @@ impl Parts {
     }
 
     fn error(&self, source: candle_core::Error) -> ImportError {
-        ImportError::Model { name: self.weights.file().name().to_owned(), source }
+        ImportError::Model { name: self.weights.file().name().to_owned(), source: Box::new(source) }
     }
 
     /// Reads the parameters that `build` asks for and builds on them.
@@ -326,7 +328,7 @@ fn ctc_head(folder: &Path, hub: &HubConfig, parts: &mut Parts) -> Result<Head, I
         let language = own.unwrap_or_else(|| "und".to_owned());
         let unit = LanguageUnit { language, adapter, tokens };
         let units = LanguageUnits::new(folder, &parts.config, spelling, unit);
-        return Ok(Head::Languages(units));
+        return Ok(Head::Languages(Box::new(units)));
     }
     check_vocabulary(&parts.weights, tokens.len())?;
     let head = parts.build(|vb| CtcHead::new(dim, tokens.len(), vb))?;

@@ -15,7 +15,7 @@ pub(super) struct Weights {
 impl Weights {
     /// Recognises the names of `file`.
     pub(super) fn new(file: CheckpointFile) -> Result<Self, ImportError> {
-        let naming = Naming::detect(file.tensors().iter().map(NamedTensor::name))
+        let naming = Naming::detect(&file.tensors().iter().map(NamedTensor::name))
             .ok_or_else(|| ImportError::NoEncoder { name: file.name().to_owned() })?;
         Ok(Self { file, naming, used: BTreeSet::new() })
     }
@@ -91,7 +91,7 @@ impl Weights {
             }
             parameters
                 .insert(&requirement.name, values, &requirement.shape)
-                .map_err(|source| ImportError::Model { name: name(), source })?;
+                .map_err(|source| ImportError::Model { name: name(), source: Box::new(source) })?;
             self.used.insert(place.name);
         }
         Ok(parameters)

@@ -312,9 +312,8 @@ impl View {
 
 /// Elements of a shape, checked; sizes beside a zero must not overflow either.
 pub(super) fn count(shape: &[usize]) -> Result<usize, ViewError> {
-    let sizes = shape.iter().map(|size| (*size).max(1));
-    let product = sizes.fold(Some(1_usize), |product, size| product?.checked_mul(size));
-    let product = product.ok_or(ViewError::Overflow)?;
+    let mut sizes = shape.iter().map(|size| (*size).max(1));
+    let product = sizes.try_fold(1_usize, usize::checked_mul).ok_or(ViewError::Overflow)?;
     Ok(if shape.contains(&0) { 0 } else { product })
 }
 

@@ -177,7 +177,7 @@ mod tests {
         assert!(
             vtt(&two[..1]).starts_with("WEBVTT\n\n00:00:00.000 --> 00:00:00.500\nthe quick\n\n")
         );
-        assert_eq!(clock(36_061.0005, '.'), "10:01:01.001");
+        assert_eq!(clock(36_061.000_5, '.'), "10:01:01.001");
     }
 
     #[test]
