@@ -1,6 +1,7 @@
 //! `asr bench`.
 
 use super::Talk;
+use super::bench_speed::{self, SpeedArgs};
 use super::failure::AnyError;
 use super::model::ModelArgs;
 use super::output::write_stdout;
@@ -22,6 +23,7 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum Kind {
     Corpus(CorpusArgs),
+    Speed(SpeedArgs),
 }
 
 /// Score a model on clips with known language and text
@@ -58,7 +60,10 @@ enum Form {
 }
 
 pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
-    let Kind::Corpus(args) = &args.kind;
+    let args = match &args.kind {
+        Kind::Corpus(args) => args,
+        Kind::Speed(args) => return bench_speed::run(args, talk),
+    };
     let clips = read_manifest(&args.manifest)?;
     let list = args.list.as_deref().map(DevList::read).transpose()?;
     let mut minutes: BTreeMap<Language, f64> = BTreeMap::new();

@@ -4,6 +4,7 @@
 //! 1 something failed, 2 misuse, 130 interrupted.
 
 mod bench;
+mod bench_speed;
 mod doctor;
 mod failure;
 mod features;

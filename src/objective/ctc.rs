@@ -1,7 +1,7 @@
 //! CTC at the highest and the lowest resolution of an encoder, with the language as a task
 //! of its own.
 
-use asr_kernels::ctc::{Target, Term, ctc_losses, minimum_frames};
+use asr_kernels::ctc::{Target, Term, ctc_loss, ctc_losses, minimum_frames};
 use candle_core::{Result, Tensor};
 
 /// Weights of the CTC losses.
@@ -67,8 +67,8 @@ impl MultiResolutionCtc {
             .sum();
         let n_infeasible = feasible.iter().filter(|f| **f == 0.0).count();
         let weigh = |factor: f64| -> Vec<f32> {
-            let weights = feasible.iter().enumerate();
-            weights.map(|(i, f)| f * clip_weights.map_or(1.0, |w| w[i]) * factor as f32).collect()
+            let clip = |i: usize| clip_weights.map_or(1.0, |w| w.get(i).copied().unwrap_or(0.0));
+            feasible.iter().enumerate().map(|(i, f)| f * clip(i) * factor as f32).collect()
         };
         let low = low.filter(|_| self.low_weight > 0.0);
         let share = if low.is_some() { 1.0 - self.low_weight } else { 1.0 };
