@@ -154,7 +154,7 @@ mod tests {
         let loss = || -> Result<Tensor> {
             let y = linear(&x, &w, &b, Precision::F32)?;
             let y = linear(&y, &w, &b, Precision::F32)?;
-            (y.sqr()?.sum_all()? + w.sum_all()?)
+            y.sqr()?.sum_all()? + w.sum_all()?
         };
         let want = loss()?.backward()?;
         let mut gradients = Gradients::of([&w, &b, &unused]);

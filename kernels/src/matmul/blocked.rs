@@ -134,13 +134,6 @@ impl<'a> Right<'a> {
         }
     }
 
-    pub(super) fn rows(self) -> usize {
-        match self {
-            Self::View(view) => view.rows,
-            Self::Panels { packed, .. } => packed.k,
-        }
-    }
-
     /// Columns from `start` on, a multiple of [`COL_ALIGN`].
     pub(super) fn col_range(self, start: usize, cols: usize) -> Self {
         match self {
