@@ -35,7 +35,12 @@ pub fn attention(
     precision: Precision,
 ) -> Result<Tensor> {
     check(q, k, v, heads, lengths)?;
-    let op = Attention { heads, lengths: lengths.to_vec(), precision: precision.without_int8(), bias: None };
+    let op = Attention {
+        heads,
+        lengths: lengths.to_vec(),
+        precision: precision.without_int8(),
+        bias: None,
+    };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 

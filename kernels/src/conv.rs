@@ -8,8 +8,8 @@
 use crate::gradients::deliver;
 use crate::matmul::{Matrix, Output, Precision, matmul};
 use crate::storage::{slice, with_slice};
-use std::borrow::Cow;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use std::borrow::Cow;
 
 /// Shape of a map between a `long` sequence (convolution input) and a `short` one (its output).
 #[derive(Debug, Clone, Copy)]
@@ -276,7 +276,8 @@ fn gradients(
     let dw = with_slice(long, |long| {
         with_slice(short, |short| {
             map.deliver(weight, |packed| {
-                for (long, short) in long.chunks_exact(long_len).zip(short.chunks_exact(short_len)) {
+                for (long, short) in long.chunks_exact(long_len).zip(short.chunks_exact(short_len))
+                {
                     weight_gradient(map, short, long, packed);
                 }
             })

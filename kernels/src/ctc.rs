@@ -188,13 +188,8 @@ impl Trellis {
         for (row, log_sum) in logits.chunks_exact(vocab).zip(log_sums) {
             emissions.extend(labels.iter().map(|&l| f64::from(row[l as usize]) - log_sum));
         }
-        let mut trellis = Self {
-            labels,
-            open_ended,
-            frames,
-            emissions,
-            forward: vec![NEVER; frames * states],
-        };
+        let mut trellis =
+            Self { labels, open_ended, frames, emissions, forward: vec![NEVER; frames * states] };
         trellis.fill_forward();
         trellis
     }
@@ -316,7 +311,8 @@ impl Clip {
             });
         }
         let rows = logits.chunks_exact(vocab).zip(gradient.chunks_exact_mut(vocab));
-        for ((logits, gradient), (log_sum, occupied)) in rows.zip(self.log_sums.iter().zip(occupied))
+        for ((logits, gradient), (log_sum, occupied)) in
+            rows.zip(self.log_sums.iter().zip(occupied))
         {
             weighted_softmax(logits, *log_sum as f32, scale * occupied, gradient);
         }

@@ -153,8 +153,17 @@ struct Layer {
 enum Norm {
     None(Arc<Packed>),
     /// Weights `(outputs, window)`, scale and shift.
-    Group { weight: Vec<f32>, scale: Vec<f32>, shift: Vec<f32> },
-    Layer { packed: Arc<Packed>, weight: Vec<f32>, bias: Vec<f32>, eps: f32 },
+    Group {
+        weight: Vec<f32>,
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+    },
+    Layer {
+        packed: Arc<Packed>,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        eps: f32,
+    },
 }
 
 impl Layer {
@@ -315,7 +324,11 @@ mod tests {
     }
 
     /// The same, layer by layer, from the operations that training uses.
-    fn plain(x: &Tensor, lengths: Option<&[usize]>, layers: &[FrontEndLayer<'_>]) -> Result<Tensor> {
+    fn plain(
+        x: &Tensor,
+        lengths: Option<&[usize]>,
+        layers: &[FrontEndLayer<'_>],
+    ) -> Result<Tensor> {
         let mut x = x.clone();
         for layer in layers {
             x = conv1d(&x, layer.weight, layer.stride, 0, Precision::F32)?;

@@ -148,8 +148,7 @@ mod tests {
             let n = shape.iter().product();
             Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
         };
-        let (x, w, b, unused) =
-            (var(&[3, 4], 1)?, var(&[4, 4], 2)?, var(&[4], 3)?, var(&[2], 4)?);
+        let (x, w, b, unused) = (var(&[3, 4], 1)?, var(&[4, 4], 2)?, var(&[4], 3)?, var(&[2], 4)?);
         // The weights are used twice by one operation and once by another.
         let loss = || -> Result<Tensor> {
             let y = linear(&x, &w, &b, Precision::F32)?;

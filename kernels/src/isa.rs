@@ -56,7 +56,11 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
     {
-        if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni") { Isa::Avx512Bf16 } else { Isa::Avx512 }
+        if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni") {
+            Isa::Avx512Bf16
+        } else {
+            Isa::Avx512
+        }
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         Isa::Avx2
     } else {

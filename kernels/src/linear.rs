@@ -5,8 +5,8 @@ use crate::matmul::{
     Matrix, Output, Packed, Precision, PreparedWeight, matmul, matmul_packed, product,
 };
 use crate::storage::{slice, with_slice};
-use crate::{gelu, threads};
 use crate::vector::vectorised;
+use crate::{gelu, threads};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +47,8 @@ pub fn activated_linear(
 ) -> Result<Tensor> {
     let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
     let (outputs, inputs) = weight.dims2()?;
-    let pack = |w: &[f32]| Packed::new(Matrix::row_major(w, outputs, inputs).transposed(), precision);
+    let pack =
+        |w: &[f32]| Packed::new(Matrix::row_major(w, outputs, inputs).transposed(), precision);
     let packed = match prepared {
         Some(prepared) => prepared.get(&weight, precision, pack)?,
         None => None,

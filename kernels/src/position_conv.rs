@@ -22,7 +22,8 @@ pub fn position_conv(x: &Tensor, weight: &Tensor, precision: Precision) -> Resul
     if outputs != dim || per_group == 0 || dim % per_group != 0 || kernel == 0 || frames == 0 {
         bail!("position_conv: x {:?}, weight {:?}", x.dims(), weight.dims());
     }
-    x.contiguous()?.apply_op2(&weight.contiguous()?, PositionConv { precision: precision.without_int8() })
+    x.contiguous()?
+        .apply_op2(&weight.contiguous()?, PositionConv { precision: precision.without_int8() })
 }
 
 struct PositionConv {

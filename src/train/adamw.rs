@@ -89,7 +89,8 @@ impl AdamW {
             })
             .collect();
         let norm = squares.iter().sum::<f64>().sqrt() * scale;
-        let done = if norm.is_finite() { self.apply(&gradients, norm, scale, lr, step) } else { Ok(()) };
+        let done =
+            if norm.is_finite() { self.apply(&gradients, norm, scale, lr, step) } else { Ok(()) };
         for (slot, parts) in self.slots.iter().zip(gradients) {
             for (share, part) in shares.iter_mut().zip(parts) {
                 share.give_back(&slot.var, part);

@@ -4,9 +4,9 @@ use super::Output;
 use super::blocked::Place;
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_add_ps, _mm512_loadu_ps, _mm512_mask_storeu_epi32,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_i32x4, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 /// Rows of the tile.
@@ -49,8 +49,11 @@ pub(super) unsafe fn store(sums: &[[__m512; 2]; ROWS], place: Place, output: Out
                     let old = if accumulate { _mm512_loadu_ps(at) } else { bias[half] };
                     _mm512_storeu_ps(at, _mm512_add_ps(sum[half], old));
                 } else {
-                    let old =
-                        if accumulate { _mm512_maskz_loadu_ps(masks[half], at) } else { bias[half] };
+                    let old = if accumulate {
+                        _mm512_maskz_loadu_ps(masks[half], at)
+                    } else {
+                        bias[half]
+                    };
                     _mm512_mask_storeu_ps(at, masks[half], _mm512_add_ps(sum[half], old));
                 }
             }
@@ -127,7 +130,8 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     let mut quads = [zero; 16];
     for j in 0..4 {
         let row = |i: usize| rows[4 * j + i];
-        let (low0, low1) = (_mm512_unpacklo_epi32(row(0), row(1)), _mm512_unpacklo_epi32(row(2), row(3)));
+        let (low0, low1) =
+            (_mm512_unpacklo_epi32(row(0), row(1)), _mm512_unpacklo_epi32(row(2), row(3)));
         let (high0, high1) =
             (_mm512_unpackhi_epi32(row(0), row(1)), _mm512_unpackhi_epi32(row(2), row(3)));
         quads[4 * j] = _mm512_unpacklo_epi64(low0, low1);

@@ -123,7 +123,11 @@ impl<E> Buffers<E> {
 pub(super) enum Right<'a> {
     View(Matrix<'a>),
     /// Columns `start..start + cols` of panels made by [`pack_right`].
-    Panels { packed: &'a Panels, start: usize, cols: usize },
+    Panels {
+        packed: &'a Panels,
+        start: usize,
+        cols: usize,
+    },
 }
 
 impl<'a> Right<'a> {
@@ -200,7 +204,8 @@ pub(super) unsafe fn run<K: MicroKernel>(
                 let output = output.cols(j, 1);
                 // SAFETY: (i, j) is inside the output by the caller's promise.
                 unsafe {
-                    let place = Place { c: c.add(i * c_row_stride + j), row_stride: 1, rows: 1, cols: 1 };
+                    let place =
+                        Place { c: c.add(i * c_row_stride + j), row_stride: 1, rows: 1, cols: 1 };
                     place.store(&tile, output);
                 }
             }
@@ -242,7 +247,13 @@ pub(super) unsafe fn run<K: MicroKernel>(
                         pack_a::<K>(source, strides, (rows, depth), a_panels.as_mut_ptr());
                         let c = c.add(m0 * c_row_stride + n0);
                         let panels = (a_panels.as_ptr(), b_block);
-                        multiply_block::<K>(panels, (rows, cols, elements), c, c_row_stride, output);
+                        multiply_block::<K>(
+                            panels,
+                            (rows, cols, elements),
+                            c,
+                            c_row_stride,
+                            output,
+                        );
                     }
                 }
             }

@@ -181,7 +181,13 @@ unsafe fn multiply(
                     offsets: &b.offsets[n0..n0 + PANEL],
                 };
                 // SAFETY: the CPU has the instructions, the place is inside the output.
-                unsafe { part.multiply((c.add(m0 * row_stride + n0), row_stride), cols, output.cols(n0, cols)) };
+                unsafe {
+                    part.multiply(
+                        (c.add(m0 * row_stride + n0), row_stride),
+                        cols,
+                        output.cols(n0, cols),
+                    )
+                };
             }
             continue;
         }
@@ -191,7 +197,8 @@ unsafe fn multiply(
             for j in 0..cols {
                 let exact = (sums[j] - b.offsets[n0 + j]) as f32;
                 let value = exact * (scale * b.scales[n0 + j]);
-                let value = if let Output::Bias(bias) = output { value + bias[n0 + j] } else { value };
+                let value =
+                    if let Output::Bias(bias) = output { value + bias[n0 + j] } else { value };
                 // SAFETY: row i and column n0 + j are inside the output.
                 unsafe { *c.add(i * row_stride + n0 + j) = value };
             }
@@ -224,8 +231,8 @@ mod vnni {
     use crate::matmul::blocked::Place;
     use std::arch::x86_64::{
         _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_setzero_si512, _mm512_sub_epi32,
+        _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_sub_epi32,
     };
 
     pub(super) const ROWS: usize = avx512_tile::ROWS;
@@ -259,9 +266,8 @@ mod vnni {
             assert!(self.panel.len() == self.depth * PANEL, "panel of another depth");
             assert!(self.column_scales.len() == PANEL && self.offsets.len() == PANEL);
             // Rows that do not exist repeat the last one and are not stored.
-            let starts: [*const u8; ROWS] = std::array::from_fn(|i| {
-                self.rows[i.min(height - 1) * self.depth..].as_ptr()
-            });
+            let starts: [*const u8; ROWS] =
+                std::array::from_fn(|i| self.rows[i.min(height - 1) * self.depth..].as_ptr());
             let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
             for k in (0..self.depth).step_by(GROUP) {
                 // SAFETY: a row holds `depth` bytes, the panel 32 times as many.

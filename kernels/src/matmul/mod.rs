@@ -175,12 +175,7 @@ pub fn matmul_packed(a: Matrix<'_>, b: &Packed, output: Output<'_>) -> Vec<f32> 
 }
 
 /// [`matmul_packed`] in place of what a vector held.
-pub(crate) fn matmul_packed_into(
-    a: Matrix<'_>,
-    b: &Packed,
-    output: Output<'_>,
-    c: &mut Vec<f32>,
-) {
+pub(crate) fn matmul_packed_into(a: Matrix<'_>, b: &Packed, output: Output<'_>, c: &mut Vec<f32>) {
     let (k, n) = b.shape();
     assert_eq!(a.cols, k, "inner dimensions differ");
     assert!(!matches!(output, Output::Accumulate), "there is nothing to add to");

@@ -39,7 +39,10 @@ pub fn to_bytes<'a>(
         let mut add = |key: String, form| -> Result<(), CheckpointError> {
             let stored = Stored::new(tensor, form);
             let name = || "model".to_owned();
-            views.push((key, stored.map_err(|source| CheckpointError::Tensor { name: name(), source })?));
+            views.push((
+                key,
+                stored.map_err(|source| CheckpointError::Tensor { name: name(), source })?,
+            ));
             Ok(())
         };
         match stored_as {
@@ -105,7 +108,9 @@ impl View for Stored<'_> {
         let columns = self.tensor.dims().last().copied().unwrap_or(1).max(1);
         Cow::Owned(match self.form {
             Form::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Form::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            Form::F16 => {
+                values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
+            }
             Form::Scales => {
                 values.chunks(columns).flat_map(|row| scale_of(row).to_le_bytes()).collect()
             }
@@ -170,7 +175,11 @@ mod tests {
     #[test]
     fn integers_without_scales_are_no_parameters() {
         let bytes = safetensors::serialize(
-            [("w", safetensors::tensor::TensorView::new(Dtype::I8, vec![1, 2], &[1, 2]).expect("two bytes"))],
+            [(
+                "w",
+                safetensors::tensor::TensorView::new(Dtype::I8, vec![1, 2], &[1, 2])
+                    .expect("two bytes"),
+            )],
             None,
         )
         .expect("written");
