@@ -3,15 +3,17 @@
 //! Scores exist for one head and a block of queries at a time; the backward pass computes
 //! them again instead of keeping them.
 
-use crate::matmul::{Matrix, Output, Precision, matmul};
+use crate::matmul::{CPointer, Matrix, Output, Precision, matmul_at, product_into};
 use crate::storage::{slice, with_slice};
 use crate::threads;
 use crate::vector::{exp, max_of, sum_of, vectorised};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use std::sync::Mutex;
 
-/// Queries whose scores are held at a time.
-const BLOCK: usize = 96;
+/// Queries whose scores are held at a time: as many as keep them in the second-level cache.
+fn block_rows(keys: usize) -> usize {
+    const SCORES: usize = 1 << 17;
+    (SCORES / keys.max(1)).clamp(48, 240) / 24 * 24
+}
 
 /// Softmax attention of `heads` heads, each over its own slice of the last dimension.
 ///
@@ -33,7 +35,12 @@ pub fn attention(
     precision: Precision,
 ) -> Result<Tensor> {
     check(q, k, v, heads, lengths)?;
-    let op = Attention { heads, lengths: lengths.to_vec(), precision, bias: None };
+    let op = Attention {
+        heads,
+        lengths: lengths.to_vec(),
+        precision: precision.without_int8(),
+        bias: None,
+    };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
@@ -82,7 +89,8 @@ pub fn gated_attention(
     }
     let bias =
         Bias { strip: strip.flatten_all()?.to_vec1()?, gate: gate.flatten_all()?.to_vec1()? };
-    let op = Attention { heads, lengths: lengths.to_vec(), precision, bias: Some(bias) };
+    let (lengths, precision) = (lengths.to_vec(), precision.without_int8());
+    let op = Attention { heads, lengths, precision, bias: Some(bias) };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
@@ -127,7 +135,7 @@ vectorised! {
         for row in scores.chunks_exact_mut(width) {
             let max = max_of(row) * scale;
             for s in row.iter_mut() {
-                *s = exp(*s * scale - max);
+                *s = exp::<FMA>(*s * scale - max);
             }
             let inverse = sum_of(width, |i| row[i]).recip();
             for s in row.iter_mut() {
@@ -168,11 +176,35 @@ impl Head {
         Matrix::strided(data, rows, self.width, self.dim, 1)
     }
 
-    /// Copies rows of `width` into this head's place from row `from` on.
-    fn store(self, rows: &[f32], from: usize, data: &mut [f32]) {
-        for (i, row) in rows.chunks_exact(self.width).enumerate() {
-            let at = self.start + (from + i) * self.dim;
-            data[at..at + self.width].copy_from_slice(row);
+    /// Puts the product `a · b` into this head's rows from `from` on.
+    ///
+    /// # Safety
+    /// `data` must be the whole tensor's; no other thread may touch this head of it.
+    unsafe fn store(
+        self,
+        (a, b): (Matrix<'_>, Matrix<'_>),
+        from: usize,
+        data: CPointer,
+        (output, precision): (Output<'_>, Precision),
+    ) {
+        // SAFETY: the rows lie inside the tensor.
+        unsafe {
+            let c = data.get().add(self.start + from * self.dim);
+            matmul_at(a, b, c, self.dim, output, precision);
+        }
+    }
+
+    /// Zeroes rows from `from` on.
+    ///
+    /// # Safety
+    /// As [`Head::store`].
+    unsafe fn zero(self, from: usize, data: CPointer) {
+        for t in from..self.frames {
+            // SAFETY: the row lies inside the tensor.
+            unsafe {
+                let row = data.get().add(self.start + t * self.dim);
+                std::ptr::write_bytes(row, 0, self.width);
+            }
         }
     }
 }
@@ -193,10 +225,9 @@ impl Attention {
         (from, rows, valid): (usize, usize, usize),
         weights: &mut Vec<f32>,
     ) {
-        weights.resize(rows * valid, 0.0);
         let keys = head.rows(k, 0, valid).transposed();
         let queries = head.rows(q, from, rows);
-        matmul(queries, keys, weights, valid, Output::Overwrite, self.precision);
+        product_into(queries, keys, Output::Overwrite, self.precision, weights);
         let mut scale = (head.width as f32).sqrt().recip();
         if let Some(bias) = &self.bias {
             bias.add(head, from, weights, valid, scale);
@@ -222,30 +253,26 @@ impl CustomOp3 for Attention {
     ) -> Result<(CpuStorage, Shape)> {
         let (batch, frames, dim) = q_layout.shape().dims3()?;
         let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
-        let out = Mutex::new(vec![0.0; q.len()]);
+        let mut out = Vec::with_capacity(q.len());
+        let place = CPointer(out.as_mut_ptr());
         threads::for_each(batch * self.heads, |task| {
             let (head, valid) = self.head(task, frames, dim);
-            let (mut weights, mut rows_out) = (Vec::new(), Vec::new());
-            for from in (0..frames).step_by(BLOCK) {
-                let rows = BLOCK.min(frames - from);
+            let block = block_rows(valid);
+            let mut weights = Vec::new();
+            for from in (0..frames).step_by(block) {
+                let rows = block.min(frames - from);
                 self.weights((q, k), head, (from, rows, valid), &mut weights);
-                rows_out.resize(rows * head.width, 0.0);
                 let weights = Matrix::row_major(&weights, rows, valid);
                 let values = head.rows(v, 0, valid);
-                matmul(
-                    weights,
-                    values,
-                    &mut rows_out,
-                    head.width,
-                    Output::Overwrite,
-                    self.precision,
-                );
-                // Copying a finished block is short; a panic elsewhere leaves no half row behind.
-                let mut out = out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                head.store(&rows_out, from, &mut out);
+                // SAFETY: the vector has room for the tensor, and this task its head alone.
+                unsafe {
+                    let how = (Output::Overwrite, self.precision);
+                    head.store((weights, values), from, place, how);
+                }
             }
         });
-        let out = out.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // SAFETY: every row of every head was written.
+        unsafe { out.set_len(q.len()) };
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }
 
@@ -262,64 +289,71 @@ impl CustomOp3 for Attention {
         }
         let (batch, frames, dim) = q.dims3()?;
         let n = q.elem_count();
-        let grads = Mutex::new((vec![0.0; n], vec![0.0; n], vec![0.0; n]));
+        let mut gradients: [Vec<f32>; 3] = std::array::from_fn(|_| Vec::with_capacity(n));
+        let places = gradients.each_mut().map(|gradient| CPointer(gradient.as_mut_ptr()));
         with_slice(q, |q| {
             with_slice(k, |k| {
                 with_slice(v, |v| {
                     with_slice(dout, |dout| {
                         threads::for_each(batch * self.heads, |task| {
                             let (head, valid) = self.head(task, frames, dim);
-                            let (dq, dk, dv) = self.head_gradients((q, k, v, dout), head, valid);
-                            let mut grads =
-                                grads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                            head.store(&dq, 0, &mut grads.0);
-                            head.store(&dk, 0, &mut grads.1);
-                            head.store(&dv, 0, &mut grads.2);
+                            // SAFETY: the vectors have room for the tensors, and this task
+                            // its head alone.
+                            unsafe { self.head_gradients((q, k, v, dout), head, valid, places) };
                         });
                     })
                 })
             })
         })????;
-        let (dq, dk, dv) = grads.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let tensor = |values| Tensor::from_vec(values, q.shape(), q.device()).map(Some);
-        Ok((tensor(dq)?, tensor(dk)?, tensor(dv)?))
+        for gradient in &mut gradients {
+            // SAFETY: every row of every head was written.
+            unsafe { gradient.set_len(n) };
+        }
+        let [dq, dk, dv] =
+            gradients.map(|values| Tensor::from_vec(values, q.shape(), q.device()).map(Some));
+        Ok((dq?, dk?, dv?))
     }
 }
 
 impl Attention {
-    /// Gradients of one head, each `(frames, width)`; keys and values past `valid` get zero.
-    fn head_gradients(
+    /// Gradients of one head; keys and values past `valid` get zero.
+    ///
+    /// # Safety
+    /// As [`Head::store`], for the gradients of `q`, `k` and `v`.
+    unsafe fn head_gradients(
         &self,
         (q, k, v, dout): (&[f32], &[f32], &[f32], &[f32]),
         head: Head,
         valid: usize,
-    ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-        let (frames, width) = (head.frames, head.width);
-        let scale = (width as f32).sqrt().recip();
-        let mut dq = vec![0.0; frames * width];
-        let mut dk = vec![0.0; valid * width];
-        let mut dv = vec![0.0; valid * width];
+        [dq, dk, dv]: [CPointer; 3],
+    ) {
+        let frames = head.frames;
+        let scale = (head.width as f32).sqrt().recip();
+        let block = block_rows(valid);
         let (mut weights, mut dscores) = (Vec::new(), Vec::new());
-        for from in (0..frames).step_by(BLOCK) {
-            let rows = BLOCK.min(frames - from);
+        for from in (0..frames).step_by(block) {
+            let rows = block.min(frames - from);
+            let output = if from == 0 { Output::Overwrite } else { Output::Accumulate };
             self.weights((q, k), head, (from, rows, valid), &mut weights);
             let upstream = head.rows(dout, from, rows);
-            let weights_rows = Matrix::row_major(&weights, rows, valid);
-            let by_key = weights_rows.transposed();
-            matmul(by_key, upstream, &mut dv, width, Output::Accumulate, self.precision);
-            dscores.resize(rows * valid, 0.0);
             let values = head.rows(v, 0, valid).transposed();
-            matmul(upstream, values, &mut dscores, valid, Output::Overwrite, self.precision);
+            product_into(upstream, values, Output::Overwrite, self.precision, &mut dscores);
             softmax_gradient(&weights, &mut dscores, valid, scale);
-            let dscores_rows = Matrix::row_major(&dscores, rows, valid);
-            let dq = &mut dq[from * width..(from + rows) * width];
-            let keys = head.rows(k, 0, valid);
-            matmul(dscores_rows, keys, dq, width, Output::Overwrite, self.precision);
-            let queries = head.rows(q, from, rows);
-            let by_key = dscores_rows.transposed();
-            matmul(by_key, queries, &mut dk, width, Output::Accumulate, self.precision);
+            let by_key = Matrix::row_major(&weights, rows, valid).transposed();
+            let dscores = Matrix::row_major(&dscores, rows, valid);
+            let (queries, keys) = (head.rows(q, from, rows), head.rows(k, 0, valid));
+            // SAFETY: passed on.
+            unsafe {
+                head.store((by_key, upstream), 0, dv, (output, self.precision));
+                head.store((dscores, keys), from, dq, (Output::Overwrite, self.precision));
+                head.store((dscores.transposed(), queries), 0, dk, (output, self.precision));
+            }
         }
-        (dq, dk, dv)
+        // SAFETY: passed on.
+        unsafe {
+            head.zero(valid, dk);
+            head.zero(valid, dv);
+        }
     }
 }
 

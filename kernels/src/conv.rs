@@ -5,9 +5,11 @@
 //! overlap, read where it lies. A transposed convolution is the same map read backwards, so
 //! three functions (`gather`, `scatter`, `weight_gradient`) make both and their gradients.
 
+use crate::gradients::deliver;
 use crate::matmul::{Matrix, Output, Precision, matmul};
 use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use std::borrow::Cow;
 
 /// Shape of a map between a `long` sequence (convolution input) and a `short` one (its output).
 #[derive(Debug, Clone, Copy)]
@@ -21,18 +23,23 @@ pub(crate) struct Map {
 
 impl Map {
     /// The map of `weight`, `(short, long, kernel)`.
-    fn of(weight: &Tensor, stride: usize, precision: Precision) -> Result<Self> {
+    pub(crate) fn of(weight: &Tensor, stride: usize, precision: Precision) -> Result<Self> {
         let (short_channels, long_channels, kernel) = weight.dims3()?;
+        let precision = precision.without_int8();
         Ok(Self { short_channels, long_channels, kernel, stride, precision })
     }
 
-    fn windows<'a>(&self, long: &'a [f32], frames: usize) -> Matrix<'a> {
+    /// The windows of the first `frames` short frames, one a row.
+    pub(crate) fn windows<'a>(&self, long: &'a [f32], frames: usize) -> Matrix<'a> {
         let row = self.kernel * self.long_channels;
         Matrix::strided(long, frames, row, self.stride * self.long_channels, 1)
     }
 
     /// Weights `(short, long, kernel)` reordered to `(short, kernel, long)`.
-    pub(crate) fn pack(&self, weight: &[f32]) -> Vec<f32> {
+    pub(crate) fn pack<'a>(&self, weight: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.kernel == 1 || self.long_channels == 1 {
+            return Cow::Borrowed(weight);
+        }
         let mut packed = vec![0.0; weight.len()];
         let per_output = self.long_channels * self.kernel;
         for (w, p) in weight.chunks_exact(per_output).zip(packed.chunks_exact_mut(per_output)) {
@@ -42,26 +49,40 @@ impl Map {
                 }
             }
         }
-        packed
+        Cow::Owned(packed)
     }
 
-    /// The inverse of [`Map::pack`].
-    pub(crate) fn unpack(&self, packed: &[f32]) -> Vec<f32> {
-        let mut weight = vec![0.0; packed.len()];
+    /// The inverse of [`Map::pack`], put into `weight` as `output` says.
+    fn unpack(&self, packed: &[f32], weight: &mut [f32], output: Output<'_>) {
+        if !matches!(output, Output::Accumulate) {
+            weight.fill(0.0);
+        }
         let per_output = self.long_channels * self.kernel;
         for (w, p) in weight.chunks_exact_mut(per_output).zip(packed.chunks_exact(per_output)) {
             for c in 0..self.long_channels {
                 for j in 0..self.kernel {
-                    w[c * self.kernel + j] = p[j * self.long_channels + c];
+                    w[c * self.kernel + j] += p[j * self.long_channels + c];
                 }
             }
         }
-        weight
+    }
+
+    /// Hands over the gradient of `weight`, which `add` adds to a packed buffer.
+    pub(crate) fn deliver(
+        &self,
+        weight: &Tensor,
+        add: impl FnOnce(&mut [f32]),
+    ) -> Result<Option<Tensor>> {
+        deliver(weight, |gradient, output| {
+            let mut packed = vec![0.0; gradient.len()];
+            add(&mut packed);
+            self.unpack(&packed, gradient, output);
+        })
     }
 }
 
 /// `short[t] = sum_j w_j long[t * stride + j]`.
-pub(crate) fn gather(map: Map, long: &[f32], packed: &[f32], short: &mut [f32]) {
+fn gather(map: Map, long: &[f32], packed: &[f32], short: &mut [f32]) {
     let frames = short.len() / map.short_channels;
     let weight = Matrix::row_major(packed, map.short_channels, map.kernel * map.long_channels);
     let windows = map.windows(long, frames);
@@ -250,28 +271,37 @@ fn gradients(
 ) -> Result<(Option<Tensor>, Option<Tensor>)> {
     let (long_len, short_len) =
         (long_frames * map.long_channels, short_frames * map.short_channels);
-    let packed = with_slice(weight, |w| map.pack(w))?;
-    let mut packed_gradient = vec![0.0; packed.len()];
     let target = if wanted == Wanted::Long { long } else { short };
-    let mut input_gradient = vec![0.0; target.elem_count()];
-    with_slice(long, |long| {
+    let clips = target.dim(0)?;
+    let dw = with_slice(long, |long| {
         with_slice(short, |short| {
-            let clips = long.chunks_exact(long_len).zip(short.chunks_exact(short_len));
-            let len = if wanted == Wanted::Long { long_len } else { short_len };
-            for ((long, short), gradient) in clips.zip(input_gradient.chunks_exact_mut(len)) {
-                weight_gradient(map, short, long, &mut packed_gradient);
+            map.deliver(weight, |packed| {
+                for (long, short) in long.chunks_exact(long_len).zip(short.chunks_exact(short_len))
+                {
+                    weight_gradient(map, short, long, packed);
+                }
+            })
+        })
+    })???;
+    if !target.track_op() {
+        return Ok((None, dw));
+    }
+    let len = if wanted == Wanted::Long { long_len } else { short_len };
+    let mut dx = vec![0.0; clips * len];
+    let source = if wanted == Wanted::Long { short } else { long };
+    let source_len = if wanted == Wanted::Long { short_len } else { long_len };
+    with_slice(weight, |weight| {
+        let packed = map.pack(weight);
+        with_slice(source, |source| {
+            for (source, dx) in source.chunks_exact(source_len).zip(dx.chunks_exact_mut(len)) {
                 match wanted {
-                    Wanted::Long => scatter(map, short, &packed, gradient),
-                    Wanted::Short => gather(map, long, &packed, gradient),
+                    Wanted::Long => scatter(map, source, &packed, dx),
+                    Wanted::Short => gather(map, source, &packed, dx),
                 }
             }
         })
     })??;
-    let device = target.device();
-    Ok((
-        Some(Tensor::from_vec(input_gradient, target.shape(), device)?),
-        Some(Tensor::from_vec(map.unpack(&packed_gradient), weight.shape(), device)?),
-    ))
+    Ok((Some(Tensor::from_vec(dx, target.shape(), target.device())?), dw))
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 //! Forward and backward variables are kept as natural logarithms in f64. Nothing the size
 //! of `(frames, vocab)` is stored besides the gradient itself.
 
-use crate::storage::{slice, with_slice};
+use crate::storage::{with_slice, written};
 use crate::threads;
 use crate::vector::{exp, max_of, sum_of, vectorised};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 /// What one clip should spell.
@@ -18,6 +19,15 @@ pub struct Target {
     /// with a language but no transcript is the tag alone, open-ended. The loss is then the
     /// negative log-probability of that beginning, over all continuations.
     pub open_ended: bool,
+}
+
+/// Targets of a batch and what each of them counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Term {
+    /// One target per clip.
+    pub targets: Vec<Target>,
+    /// Factor of each clip's loss; a clip of weight 0 takes no part, whatever its loss.
+    pub weights: Vec<f32>,
 }
 
 /// Negative log-likelihood of each target under CTC.
@@ -38,20 +48,68 @@ pub fn ctc_loss(
     lengths: &[usize],
     blank: u32,
 ) -> Result<Tensor> {
+    let term = Term { targets: targets.to_vec(), weights: vec![1.0; targets.len()] };
+    Ok(ctc_losses(logits, &[term], lengths, blank)?.0)
+}
+
+/// Several losses on the same logits, summed: `sum over terms of weight * loss`.
+///
+/// The logits are normalised once for all terms, and once for forward and backward.
+///
+/// # Shapes
+/// As [`ctc_loss`]; returns the sum `(batch,)`, differentiable in `logits`, and the losses of
+/// each term without their weights.
+///
+/// # Errors
+/// As [`ctc_loss`].
+pub fn ctc_losses(
+    logits: &Tensor,
+    terms: &[Term],
+    lengths: &[usize],
+    blank: u32,
+) -> Result<(Tensor, Vec<Vec<f32>>)> {
     let (batch, frames, vocab) = logits.dims3()?;
-    if targets.len() != batch || lengths.len() != batch {
-        bail!("ctc: {} targets and {} lengths for {batch} clips", targets.len(), lengths.len());
+    for Term { targets, weights } in terms {
+        if targets.len() != batch || weights.len() != batch || lengths.len() != batch {
+            bail!("ctc: {} targets and {} lengths for {batch} clips", targets.len(), lengths.len());
+        }
+        for token in targets.iter().flat_map(|t| &t.tokens) {
+            if *token == blank || *token as usize >= vocab {
+                bail!("ctc: token {token} is the blank or outside the vocabulary of {vocab}");
+            }
+        }
     }
     if blank as usize >= vocab || lengths.iter().any(|&n| n > frames) {
         bail!("ctc: blank {blank} of {vocab} tokens, lengths {lengths:?} of {frames} frames");
     }
-    for token in targets.iter().flat_map(|t| &t.tokens) {
-        if *token == blank || *token as usize >= vocab {
-            bail!("ctc: token {token} is the blank or outside the vocabulary of {vocab}");
-        }
-    }
-    let op = Ctc { targets: targets.to_vec(), lengths: lengths.to_vec(), blank };
-    logits.contiguous()?.apply_op1(op)
+    let logits = logits.contiguous()?;
+    let clips: Vec<Mutex<Option<Clip>>> = (0..batch).map(|_| Mutex::new(None)).collect();
+    with_slice(&logits, |logits| {
+        threads::for_each(batch, |i| {
+            let start = i * frames * vocab;
+            let logits = &logits[start..start + lengths[i] * vocab];
+            let mut log_sums_of = Vec::with_capacity(lengths[i]);
+            log_sums(logits, vocab, &mut log_sums_of);
+            let trellises = terms
+                .iter()
+                .map(|term| {
+                    let trellis = Trellis::new(logits, &log_sums_of, &term.targets[i], blank);
+                    (trellis, term.weights[i])
+                })
+                .collect();
+            let clip = Clip { log_sums: log_sums_of, trellises };
+            *clips[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(clip);
+        });
+    })?;
+    let clips: Vec<Clip> = clips
+        .into_iter()
+        .map(|clip| clip.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .map(|clip| clip.expect("every clip was visited"))
+        .collect();
+    let losses = (0..terms.len())
+        .map(|k| clips.iter().map(|c| -c.trellises[k].0.log_likelihood() as f32).collect())
+        .collect();
+    Ok((logits.apply_op1(Ctc { clips })?, losses))
 }
 
 /// Fewest frames that can spell `tokens`: one each, and a blank between equal neighbours.
@@ -61,9 +119,15 @@ pub fn minimum_frames(tokens: &[u32]) -> usize {
 }
 
 struct Ctc {
-    targets: Vec<Target>,
-    lengths: Vec<usize>,
-    blank: u32,
+    clips: Vec<Clip>,
+}
+
+/// What the forward pass found of one clip.
+struct Clip {
+    /// `(frames,)`: log of the normaliser of each frame.
+    log_sums: Vec<f64>,
+    /// One per term, with its weight.
+    trellises: Vec<(Trellis, f32)>,
 }
 
 vectorised! {
@@ -71,7 +135,7 @@ vectorised! {
     fn log_sums(logits: &[f32], vocab: usize, out: &mut Vec<f64>) {
         for row in logits.chunks_exact(vocab) {
             let max = max_of(row);
-            let sum = sum_of(vocab, |i| exp(row[i] - max));
+            let sum = sum_of(vocab, |i| exp::<FMA>(row[i] - max));
             out.push(f64::from(max) + f64::from(sum).ln());
         }
     }
@@ -79,9 +143,9 @@ vectorised! {
 
 vectorised! {
     /// `gradient = softmax(logits) * weight`.
-    fn weighted_softmax(logits: &[f32], log_sum: f32, weight: f32, gradient: &mut [f32]) {
+    fn weighted_softmax(logits: &[f32], log_sum: f32, weight: f32, gradient: &mut [MaybeUninit<f32>]) {
         for (g, &x) in gradient.iter_mut().zip(logits) {
-            *g = weight * exp(x - log_sum);
+            g.write(weight * exp::<FMA>(x - log_sum));
         }
     }
 }
@@ -104,12 +168,11 @@ struct Trellis {
     emissions: Vec<f64>,
     /// `(frames, states)`: log-probability of all beginnings that are in a state.
     forward: Vec<f64>,
-    /// `(frames,)`: log of the normaliser of each frame.
-    log_sums: Vec<f64>,
 }
 
 impl Trellis {
-    fn new(logits: &[f32], vocab: usize, target: &Target, blank: u32) -> Self {
+    /// `logits` are the frames of the clip, `log_sums` their normalisers.
+    fn new(logits: &[f32], log_sums: &[f64], target: &Target, blank: u32) -> Self {
         let mut labels = vec![blank];
         for &token in &target.tokens {
             labels.extend([token, blank]);
@@ -119,21 +182,14 @@ impl Trellis {
             labels.pop();
         }
         let states = labels.len();
-        let frames = logits.len() / vocab;
-        let mut log_sums_of = Vec::with_capacity(frames);
-        log_sums(logits, vocab, &mut log_sums_of);
+        let frames = log_sums.len();
+        let vocab = logits.len().checked_div(frames).unwrap_or(1).max(1);
         let mut emissions = Vec::with_capacity(frames * states);
-        for (row, log_sum) in logits.chunks_exact(vocab).zip(&log_sums_of) {
+        for (row, log_sum) in logits.chunks_exact(vocab).zip(log_sums) {
             emissions.extend(labels.iter().map(|&l| f64::from(row[l as usize]) - log_sum));
         }
-        let mut trellis = Self {
-            labels,
-            open_ended,
-            frames,
-            emissions,
-            forward: vec![NEVER; frames * states],
-            log_sums: log_sums_of,
-        };
+        let mut trellis =
+            Self { labels, open_ended, frames, emissions, forward: vec![NEVER; frames * states] };
         trellis.fill_forward();
         trellis
     }
@@ -191,8 +247,9 @@ impl Trellis {
         }
     }
 
-    /// Adds the gradient of `scale * loss` in the logits.
-    fn gradient(&self, logits: &[f32], vocab: usize, scale: f32, gradient: &mut [f32]) {
+    /// Calls `visit(frame, shares)` for every frame: the probability that the target, given
+    /// that it is spelt, is in each state there. Nothing is visited if it cannot be spelt.
+    fn occupancies(&self, mut visit: impl FnMut(usize, &[f32])) {
         let total = self.log_likelihood();
         if total == NEVER || self.frames == 0 {
             return;
@@ -200,6 +257,7 @@ impl Trellis {
         let states = self.states();
         let mut backward = vec![NEVER; states];
         let mut next = vec![NEVER; states];
+        let mut shares = Vec::with_capacity(states);
         for t in (0..self.frames).rev() {
             // backward[s]: log-probability of finishing from state s after frame t.
             if t + 1 == self.frames {
@@ -222,27 +280,45 @@ impl Trellis {
                     *backward = sum;
                 }
             }
-            let row = t * vocab..(t + 1) * vocab;
-            let mut occupied = 0.0;
-            let mut shares = Vec::with_capacity(states);
+            shares.clear();
             for (s, backward) in backward.iter().enumerate() {
                 // Frames that an open end accepts have no say in the loss.
                 let free = self.open_ended && s == states - 1;
                 let inside = if free { self.entering(t, s) } else { self.forward[t * states + s] };
-                let share = (inside + backward - total).exp();
-                occupied += share;
-                shares.push(share as f32);
+                shares.push((inside + backward - total).exp() as f32);
             }
-            let gradient = &mut gradient[row.clone()];
-            weighted_softmax(
-                &logits[row],
-                self.log_sums[t] as f32,
-                scale * occupied as f32,
-                gradient,
-            );
-            for (&label, share) in self.labels.iter().zip(shares) {
-                gradient[label as usize] -= scale * share;
+            visit(t, &shares);
+        }
+    }
+}
+
+impl Clip {
+    /// Gradient of `scale` times the clip's weighted losses in its logits.
+    fn gradient(&self, logits: &[f32], scale: f32, gradient: &mut [MaybeUninit<f32>]) {
+        let frames = self.log_sums.len();
+        let vocab = logits.len().checked_div(frames).unwrap_or(1).max(1);
+        // How much of the softmax each frame takes, and what its states give back.
+        let mut occupied = vec![0.0_f32; frames];
+        let mut returned: Vec<(usize, u32, f32)> = Vec::new();
+        for (trellis, weight) in &self.trellises {
+            if *weight == 0.0 {
+                continue;
             }
+            trellis.occupancies(|t, shares| {
+                occupied[t] += weight * shares.iter().sum::<f32>();
+                let states = trellis.labels.iter().zip(shares);
+                returned.extend(states.map(|(&label, share)| (t, label, weight * share)));
+            });
+        }
+        let rows = logits.chunks_exact(vocab).zip(gradient.chunks_exact_mut(vocab));
+        for ((logits, gradient), (log_sum, occupied)) in
+            rows.zip(self.log_sums.iter().zip(occupied))
+        {
+            weighted_softmax(logits, *log_sum as f32, scale * occupied, gradient);
+        }
+        for (t, label, share) in returned {
+            // SAFETY: the rows of all frames were written above.
+            unsafe { *gradient[t * vocab + label as usize].assume_init_mut() -= scale * share };
         }
     }
 }
@@ -252,35 +328,34 @@ impl CustomOp1 for Ctc {
         "ctc-loss"
     }
 
-    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, frames, vocab) = layout.shape().dims3()?;
-        let logits = slice(logits, layout)?;
-        let losses = Mutex::new(vec![0.0; batch]);
-        threads::for_each(batch, |clip| {
-            let start = clip * frames * vocab;
-            let logits = &logits[start..start + self.lengths[clip] * vocab];
-            let trellis = Trellis::new(logits, vocab, &self.targets[clip], self.blank);
-            losses.lock().unwrap_or_else(PoisonError::into_inner)[clip] =
-                -trellis.log_likelihood() as f32;
-        });
-        let losses = losses.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((CpuStorage::F32(losses), batch.into()))
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        let sum = |clip: &Clip| {
+            let terms = clip.trellises.iter().filter(|(_, weight)| *weight != 0.0);
+            terms.map(|(t, weight)| f64::from(*weight) * -t.log_likelihood()).sum::<f64>() as f32
+        };
+        let sums: Vec<f32> = self.clips.iter().map(sum).collect();
+        let batch = sums.len();
+        Ok((CpuStorage::F32(sums), batch.into()))
     }
 
     fn bwd(&self, logits: &Tensor, _losses: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
         let (_, frames, vocab) = logits.dims3()?;
         let upstream = upstream.to_vec1::<f32>()?;
-        let mut gradient = vec![0.0; logits.elem_count()];
-        with_slice(logits, |logits| {
-            let clips: Vec<Mutex<&mut [f32]>> =
-                gradient.chunks_mut(frames * vocab).map(Mutex::new).collect();
-            threads::for_each(clips.len(), |clip| {
-                let start = clip * frames * vocab;
-                let logits = &logits[start..start + self.lengths[clip] * vocab];
-                let trellis = Trellis::new(logits, vocab, &self.targets[clip], self.blank);
-                let mut gradient = clips[clip].lock().unwrap_or_else(PoisonError::into_inner);
-                trellis.gradient(logits, vocab, upstream[clip], &mut gradient);
-            });
+        let gradient = with_slice(logits, |logits| {
+            let write = |gradient: &mut [MaybeUninit<f32>]| {
+                let clips: Vec<Mutex<&mut [MaybeUninit<f32>]>> =
+                    gradient.chunks_mut((frames * vocab).max(1)).map(Mutex::new).collect();
+                threads::for_each(clips.len(), |i| {
+                    let valid = self.clips[i].log_sums.len() * vocab;
+                    let start = i * frames * vocab;
+                    let mut gradient = clips[i].lock().unwrap_or_else(PoisonError::into_inner);
+                    let (inside, past) = gradient.split_at_mut(valid);
+                    past.fill(MaybeUninit::new(0.0));
+                    self.clips[i].gradient(&logits[start..start + valid], upstream[i], inside);
+                });
+            };
+            // SAFETY: of every clip, rows inside are written by its gradient, the others zeroed.
+            unsafe { written(logits.len(), write) }
         })?;
         Ok(Some(Tensor::from_vec(gradient, logits.shape(), logits.device())?))
     }

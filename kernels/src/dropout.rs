@@ -1,9 +1,11 @@
 //! Dropout whose mask is a function of a seed, so that a run repeats exactly and the
 //! backward pass draws the same mask again instead of keeping it.
 
-use crate::storage::{slice, with_slice};
+use crate::storage::{slice, with_slice, written};
+use crate::threads;
 use crate::vector::vectorised;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use std::mem::MaybeUninit;
 
 /// Zeroes each value with probability `rate` and scales the others by `1 / (1 - rate)`.
 ///
@@ -25,18 +27,29 @@ struct Dropout {
 }
 
 vectorised! {
-    fn apply(rate: f32, seed: u64, values: &mut [f32]) {
+    /// `first` is the index of the first value.
+    fn apply(rate: f32, seed: u64, first: usize, x: &[f32], y: &mut [MaybeUninit<f32>]) {
         let scale = (1.0 - rate).recip();
         let threshold = (f64::from(rate) * 4_294_967_296.0) as u32;
         let (low, high) = (seed as u32, (seed >> 32) as u32);
-        for (i, value) in values.iter_mut().enumerate() {
+        for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
             // Integer hash by Wellons (lowbias32), over the index and both halves of the seed.
-            let mut h = (i as u32) ^ low;
+            let mut h = ((first + i) as u32) ^ low;
             h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
             h = ((h ^ (h >> 15)) ^ high).wrapping_mul(0x846c_a68b);
             h ^= h >> 16;
-            *value = if h < threshold { 0.0 } else { *value * scale };
+            y.write(if h < threshold { 0.0 } else { x * scale });
         }
+    }
+}
+
+impl Dropout {
+    fn of(&self, x: &[f32]) -> Vec<f32> {
+        let block = |start: usize, y: &mut [MaybeUninit<f32>]| {
+            apply(self.rate, self.seed, start, &x[start..start + y.len()], y);
+        };
+        // SAFETY: the blocks cover the output, and each value is written.
+        unsafe { written(x.len(), |y| threads::for_row_blocks(y, 1, block)) }
     }
 }
 
@@ -46,14 +59,12 @@ impl CustomOp1 for Dropout {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut y = slice(storage, layout)?.to_vec();
-        apply(self.rate, self.seed, &mut y);
+        let y = self.of(slice(storage, layout)?);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let mut dx = with_slice(dy, <[f32]>::to_vec)?;
-        apply(self.rate, self.seed, &mut dx);
+        let dx = with_slice(dy, |dy| self.of(dy))?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

@@ -1,10 +1,10 @@
 //! Exact GELU, `x Φ(x)`, to 1e-6.
 
-use crate::storage::{slice, with_slice};
+use crate::storage::{slice, with_slice, written};
 use crate::threads;
-use crate::vector::{erf_and_gaussian, vectorised};
+use crate::vector::{gelu as gelu_of, gelu_slope, vectorised};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use std::f32::consts::FRAC_1_SQRT_2;
+use std::mem::MaybeUninit;
 
 /// GELU of every value; differentiable.
 ///
@@ -17,23 +17,49 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 struct Gelu;
 
 vectorised! {
-    fn forward(x: &[f32], y: &mut [f32]) {
+    fn forward(x: &[f32], y: &mut [MaybeUninit<f32>]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            let (erf, _) = erf_and_gaussian(x * FRAC_1_SQRT_2);
-            *y = 0.5 * x * (1.0 + erf);
+            y.write(gelu_of::<FMA>(x));
         }
     }
 }
 
 vectorised! {
-    /// `dx = dy (Φ(x) + x φ(x))`; `dx` holds `dy` on entry.
-    fn backward(x: &[f32], dx: &mut [f32]) {
-        const INV_SQRT_TAU: f32 = 0.398_942_3;
-        for (dx, &x) in dx.iter_mut().zip(x) {
-            let (erf, gaussian) = erf_and_gaussian(x * FRAC_1_SQRT_2);
-            *dx *= 0.5 * (1.0 + erf) + x * INV_SQRT_TAU * gaussian;
+    /// [`gelu`] in place.
+    pub(crate) fn in_place(values: &mut [f32]) {
+        for value in values {
+            *value = gelu_of::<FMA>(*value);
         }
     }
+}
+
+vectorised! {
+    /// `dx = dy (Φ(x) + x φ(x))`
+    fn backward(x: &[f32], dy: &[f32], dx: &mut [MaybeUninit<f32>]) {
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+            dx.write(dy * gelu_slope::<FMA>(x));
+        }
+    }
+}
+
+/// [`gelu`] of a slice.
+pub(crate) fn of(x: &[f32]) -> Vec<f32> {
+    // SAFETY: the blocks cover the output, and each value is written.
+    unsafe {
+        written(x.len(), |y| {
+            threads::for_row_blocks(y, 1, |start, y| forward(&x[start..start + y.len()], y));
+        })
+    }
+}
+
+/// The gradient of [`gelu`] at `x`, times `dy`.
+pub(crate) fn gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let block = |start: usize, dx: &mut [MaybeUninit<f32>]| {
+        let range = start..start + dx.len();
+        backward(&x[range.clone()], &dy[range], dx);
+    };
+    // SAFETY: the blocks cover the output, and each value is written.
+    unsafe { written(x.len(), |dx| threads::for_row_blocks(dx, 1, block)) }
 }
 
 impl CustomOp1 for Gelu {
@@ -42,19 +68,12 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = slice(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
-        threads::for_row_blocks(&mut y, 1, |start, y| forward(&x[start..start + y.len()], y));
+        let y = of(slice(storage, layout)?);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let mut dx = with_slice(dy, <[f32]>::to_vec)?;
-        with_slice(x, |x| {
-            threads::for_row_blocks(&mut dx, 1, |start, dx| {
-                backward(&x[start..start + dx.len()], dx);
-            });
-        })?;
+        let dx = with_slice(x, |x| with_slice(dy, |dy| gradient(x, dy)))??;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

@@ -11,7 +11,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW and VL, 512-bit vectors.
     Avx512,
-    /// AVX-512 with bf16 dot products.
+    /// AVX-512 with dot products of bf16 and of 8-bit integers.
     Avx512Bf16,
 }
 
@@ -56,7 +56,11 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
     {
-        if is_x86_feature_detected!("avx512bf16") { Isa::Avx512Bf16 } else { Isa::Avx512 }
+        if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni") {
+            Isa::Avx512Bf16
+        } else {
+            Isa::Avx512
+        }
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         Isa::Avx2
     } else {

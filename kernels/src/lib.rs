@@ -14,17 +14,24 @@
 //! | [`gelu`] | exact (erf) GELU |
 //! | [`dropout`] | dropout whose mask is a function of a seed |
 //! | [`attention`] | scaled dot-product attention with lengths, memory linear in time |
+//! | [`sum`] | scaled sum of two branches |
+//! | [`front_end`] | a stack of convolutions for inference, a stretch of time at a time |
 //! | [`padding`] | zeroing what lies past the end of a clip |
 //! | [`ctc`] | CTC loss straight from logits |
+//! | [`gradients`] | gradients of parameters, collected without candle's copies |
+//! | [`adamw`] | the optimiser's update |
 //!
 //! All tensors are f32, contiguous `(batch, frames, dim)`. Instruction sets are chosen at
 //! run time ([`isa`]); work is spread by [`threads`].
 
+pub mod adamw;
 pub mod attention;
 pub mod conv;
 pub mod ctc;
 pub mod dropout;
+pub mod front_end;
 pub mod gelu;
+pub mod gradients;
 pub mod isa;
 pub mod linear;
 pub mod matmul;
@@ -33,7 +40,8 @@ pub mod padding;
 pub mod position_conv;
 pub mod reference;
 mod storage;
+pub mod sum;
 pub mod threads;
 mod vector;
 
-pub use matmul::Precision;
+pub use matmul::{Precision, PreparedWeight};

@@ -1,9 +1,25 @@
 //! Affine map of the last dimension.
 
-use crate::matmul::{Matrix, Output, Precision, matmul};
+use crate::gradients::{deliver, deliver_sum};
+use crate::matmul::{
+    Matrix, Output, Packed, Precision, PreparedWeight, matmul, matmul_packed, product,
+};
 use crate::storage::{slice, with_slice};
 use crate::vector::vectorised;
+use crate::{gelu, threads};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What follows the affine map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// [`mod@crate::gelu`]
+    Gelu,
+}
 
 /// `y = x wᵀ + bias`; differentiable in all three.
 ///
@@ -14,11 +30,42 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 /// # Errors
 /// If shapes disagree or a tensor is not f32 on the CPU.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor, precision: Precision) -> Result<Tensor> {
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, Linear { precision })
+    activated_linear(x, weight, bias, None, Activation::Identity, precision)
+}
+
+/// [`linear`] and what follows it, with a weight that is prepared once if it is not trained.
+///
+/// # Errors
+/// As [`linear`].
+pub fn activated_linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    prepared: Option<&PreparedWeight>,
+    activation: Activation,
+    precision: Precision,
+) -> Result<Tensor> {
+    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
+    let (outputs, inputs) = weight.dims2()?;
+    let pack =
+        |w: &[f32]| Packed::new(Matrix::row_major(w, outputs, inputs).transposed(), precision);
+    let packed = match prepared {
+        Some(prepared) => prepared.get(&weight, precision, pack)?,
+        None => None,
+    };
+    let trained = x.track_op() || weight.track_op() || bias.track_op();
+    let op = Linear { precision, packed, activation, trained, before: Mutex::new(Vec::new()) };
+    x.contiguous()?.apply_op3(&weight, &bias, op)
 }
 
 struct Linear {
     precision: Precision,
+    packed: Option<Arc<Packed>>,
+    activation: Activation,
+    /// Whether a backward pass may come.
+    trained: bool,
+    /// What went into the activation, for the backward pass.
+    before: Mutex<Vec<f32>>,
 }
 
 vectorised! {
@@ -58,15 +105,24 @@ impl CustomOp3 for Linear {
         let x = slice(x, x_layout)?;
         let weight = slice(weight, weight_layout)?;
         let rows = x.len().checked_div(inputs).unwrap_or(0);
-        let mut y = vec![0.0; rows * outputs];
-        matmul(
-            Matrix::row_major(x, rows, inputs),
-            Matrix::row_major(weight, outputs, inputs).transposed(),
-            &mut y,
-            outputs,
-            Output::Bias(slice(bias, bias_layout)?),
-            self.precision,
-        );
+        let output = Output::Bias(slice(bias, bias_layout)?);
+        let x = Matrix::row_major(x, rows, inputs);
+        let mut y = match &self.packed {
+            Some(packed) => matmul_packed(x, packed, output),
+            None => {
+                let weight = Matrix::row_major(weight, outputs, inputs).transposed();
+                product(x, weight, output, self.precision)
+            }
+        };
+        if self.activation == Activation::Gelu {
+            if self.trained {
+                let before = std::mem::replace(&mut y, Vec::new());
+                y = gelu::of(&before);
+                *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
+            } else {
+                threads::for_row_blocks(&mut y, 1, |_, y| gelu::in_place(y));
+            }
+        }
         if let Some(last) = dims.last_mut() {
             *last = outputs;
         }
@@ -77,35 +133,38 @@ impl CustomOp3 for Linear {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _bias: &Tensor,
+        bias: &Tensor,
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (outputs, inputs) = weight.dims2()?;
         let rows = dy.elem_count() / outputs;
-        let mut dx = vec![0.0; rows * inputs];
-        let mut dw = vec![0.0; outputs * inputs];
-        let mut db = vec![0.0; outputs];
-        with_slice(dy, |dy| -> Result<()> {
-            let dy_rows = Matrix::row_major(dy, rows, outputs);
-            with_slice(weight, |weight| {
-                let weight = Matrix::row_major(weight, outputs, inputs);
-                matmul(dy_rows, weight, &mut dx, inputs, Output::Overwrite, self.precision);
-            })?;
-            with_slice(x, |x| {
+        with_slice(dy, |dy| {
+            let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+            let inner = match self.activation {
+                Activation::Identity => Cow::Borrowed(dy),
+                Activation::Gelu => Cow::Owned(gelu::gradient(&before, dy)),
+            };
+            let dy_rows = Matrix::row_major(&inner, rows, outputs);
+            let dx = if x.track_op() {
+                let dx = with_slice(weight, |weight| {
+                    let weight = Matrix::row_major(weight, outputs, inputs);
+                    product(dy_rows, weight, Output::Overwrite, self.precision)
+                })?;
+                Some(Tensor::from_vec(dx, x.shape(), x.device())?)
+            } else {
+                None
+            };
+            let dw = with_slice(x, |x| {
                 let x = Matrix::row_major(x, rows, inputs);
                 let dy_columns = dy_rows.transposed();
-                matmul(dy_columns, x, &mut dw, inputs, Output::Overwrite, self.precision);
-            })?;
-            add_rows(dy, &mut db);
-            Ok(())
-        })??;
-        let device = x.device();
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), device)?),
-            Some(Tensor::from_vec(dw, weight.shape(), device)?),
-            Some(Tensor::from_vec(db, outputs, device)?),
-        ))
+                deliver(weight, |dw, output| {
+                    matmul(dy_columns, x, dw, inputs, output, self.precision);
+                })
+            })??;
+            let db = deliver_sum(bias, |db| add_rows(&inner, db))?;
+            Ok((dx, dw, db))
+        })?
     }
 }
 
@@ -136,6 +195,43 @@ mod tests {
         close(&ours, &theirs)?;
         for var in [&x, &w, &b] {
             close(got.get(var).expect("has a gradient"), want.get(var).expect("has a gradient"))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_following_gelu_changes_neither_values_nor_gradients() -> Result<()> {
+        let var = |shape: &[usize], seed| -> Result<Var> {
+            let n = shape.iter().product();
+            Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
+        };
+        let (x, w, b) = (var(&[1, 13, 21], 1)?, var(&[35, 21], 2)?, var(&[35], 3)?);
+        let upstream = var(&[1, 13, 35], 4)?;
+        let fused = |w: &Tensor, prepared: Option<&PreparedWeight>| {
+            activated_linear(&x, w, &b, prepared, Activation::Gelu, Precision::F32)
+        };
+        let ours = fused(&w, Some(&PreparedWeight::default()))?;
+        let theirs = crate::gelu::gelu(&linear(&x, &w, &b, Precision::F32)?)?;
+        let close = |a: &Tensor, b: &Tensor| -> Result<()> {
+            let worst = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert!(worst < 1e-5, "differs by {worst}");
+            Ok(())
+        };
+        close(&ours, &theirs)?;
+        let loss = |y: &Tensor| (y * upstream.as_tensor())?.sum_all()?.backward();
+        let (got, want) = (loss(&ours)?, loss(&theirs)?);
+        for var in [&x, &w, &b] {
+            close(got.get(var).expect("has a gradient"), want.get(var).expect("has a gradient"))?;
+        }
+        // A weight that is not trained is prepared once, for every kind of arithmetic.
+        let (fixed, prepared) = (w.detach(), PreparedWeight::default());
+        for _ in 0..2 {
+            close(&fused(&fixed, Some(&prepared))?, &theirs)?;
+        }
+        for (precision, tolerance) in [(Precision::Bf16, 0.05), (Precision::Int8, 0.1)] {
+            let y = activated_linear(&x, &fixed, &b, Some(&prepared), Activation::Gelu, precision)?;
+            let worst = (y - &theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            assert!(worst < tolerance, "{precision:?} differs by {worst}");
         }
         Ok(())
     }

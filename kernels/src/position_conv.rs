@@ -1,7 +1,7 @@
 //! The grouped convolution that tells HuBERT's Transformer where it is in time.
 
-use crate::conv::{Map, gather, scatter, weight_gradient};
-use crate::matmul::Precision;
+use crate::conv::{Map, scatter, weight_gradient};
+use crate::matmul::{Matrix, Output, Precision, product};
 use crate::storage::{slice, with_slice};
 use crate::threads;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
@@ -22,7 +22,8 @@ pub fn position_conv(x: &Tensor, weight: &Tensor, precision: Precision) -> Resul
     if outputs != dim || per_group == 0 || dim % per_group != 0 || kernel == 0 || frames == 0 {
         bail!("position_conv: x {:?}, weight {:?}", x.dims(), weight.dims());
     }
-    x.contiguous()?.apply_op2(&weight.contiguous()?, PositionConv { precision })
+    x.contiguous()?
+        .apply_op2(&weight.contiguous()?, PositionConv { precision: precision.without_int8() })
 }
 
 struct PositionConv {
@@ -46,6 +47,16 @@ impl Group {
             row.copy_from_slice(&frame[self.first_channel..self.first_channel + self.channels]);
         }
         out
+    }
+
+    /// Writes values that lie frame after frame within each channel.
+    fn write_transposed(&self, values: &[f32], clip: &mut [f32]) {
+        for (t, frame) in clip.chunks_exact_mut(self.dim).enumerate() {
+            let channels = &mut frame[self.first_channel..self.first_channel + self.channels];
+            for (value, channel) in channels.iter_mut().zip(values.chunks_exact(self.frames)) {
+                *value = channel[t];
+            }
+        }
     }
 
     fn write(&self, values: &[f32], clip: &mut [f32]) {
@@ -92,10 +103,14 @@ impl CustomOp2 for PositionConv {
             let group = Group { frames, dim, first_channel: g * channels, channels };
             let clip = clip * frames * dim..(clip + 1) * frames * dim;
             let long = group.read(&x[clip.clone()], kernel / 2, kernel - 1 - kernel / 2);
-            let mut short = vec![0.0; frames * channels];
             let size = channels * channels * kernel;
-            gather(map, &long, &packed[g * size..(g + 1) * size], &mut short);
-            group.write(&short, &mut y.lock().unwrap_or_else(PoisonError::into_inner)[clip]);
+            let weight = &packed[g * size..(g + 1) * size];
+            // Channels by frames: groups are too narrow to be the columns of a tile.
+            let weight = Matrix::row_major(weight, channels, channels * kernel);
+            let windows = map.windows(&long, frames).transposed();
+            let short = product(weight, windows, Output::Overwrite, self.precision);
+            let mut y = y.lock().unwrap_or_else(PoisonError::into_inner);
+            group.write_transposed(&short, &mut y[clip]);
         });
         let y = y.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
@@ -111,7 +126,7 @@ impl CustomOp2 for PositionConv {
         let (batch, frames, dim) = x.dims3()?;
         let (_, channels, kernel) = weight.dims3()?;
         let map = self.map(channels, kernel);
-        let packed = with_slice(weight, |w| map.pack(w))?;
+        let packed = with_slice(weight, |w| map.pack(w).into_owned())?;
         let dx = Mutex::new(vec![0.0; x.elem_count()]);
         let dw = Mutex::new(vec![0.0; packed.len()]);
         let size = channels * channels * kernel;
@@ -141,10 +156,10 @@ impl CustomOp2 for PositionConv {
             })
         })??;
         let dx = dx.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let dw = map.unpack(&dw.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let dw = dw.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((
             Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-            Some(Tensor::from_vec(dw, weight.shape(), x.device())?),
+            map.deliver(weight, |packed| packed.copy_from_slice(&dw))?,
         ))
     }
 }

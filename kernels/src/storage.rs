@@ -1,6 +1,7 @@
-//! Reading candle CPU tensors as slices.
+//! Reading candle CPU tensors as slices, and making the vectors behind new ones.
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use std::mem::MaybeUninit;
 
 /// The contiguous f32 values behind a CPU storage.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -21,4 +22,16 @@ pub(crate) fn with_slice<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> 
         Storage::Cpu(cpu) => Ok(read(slice(cpu, layout)?)),
         _ => bail!("this kernel runs on the CPU"),
     }
+}
+
+/// A vector of `n` values that `write` fills, without zeroing it first.
+///
+/// # Safety
+/// `write` must initialise every value.
+pub(crate) unsafe fn written(n: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(n);
+    write(&mut values.spare_capacity_mut()[..n]);
+    // SAFETY: initialised by the caller's promise.
+    unsafe { values.set_len(n) };
+    values
 }

@@ -40,10 +40,10 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
 
 /// Runs `task(start, rows)` over consecutive pieces of `data`, `row_len` values a row,
 /// about one piece per thread.
-pub(crate) fn for_row_blocks(
-    data: &mut [f32],
+pub(crate) fn for_row_blocks<T: Send>(
+    data: &mut [T],
     row_len: usize,
-    task: impl Fn(usize, &mut [f32]) + Sync + Send,
+    task: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
     let rows = data.len().checked_div(row_len).unwrap_or(0);
     let threads = available();

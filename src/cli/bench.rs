@@ -1,6 +1,7 @@
 //! `asr bench`.
 
 use super::Talk;
+use super::bench_speed::{self, SpeedArgs};
 use super::decoding::DecodingArgs;
 use super::failure::AnyError;
 use super::ml_superb::{self, MlSuperbArgs};
@@ -27,6 +28,7 @@ pub(super) struct BenchArgs {
 enum Kind {
     Corpus(CorpusArgs),
     MlSuperb(MlSuperbArgs),
+    Speed(SpeedArgs),
 }
 
 /// Score a model on clips with known language and text
@@ -80,6 +82,7 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     match &args.kind {
         Kind::Corpus(args) => run_corpus(args, talk),
         Kind::MlSuperb(args) => ml_superb::run(args, talk),
+        Kind::Speed(args) => bench_speed::run(args, talk),
     }
 }
 

@@ -30,6 +30,12 @@ pub(super) enum CliError {
     /// A name that is none on the Hub.
     #[error("cannot download `{name}`")]
     Repository { name: String, source: NotARepository },
+    /// Several kinds of arithmetic where one is needed.
+    #[error("`--precision all` is for `asr bench speed`")]
+    SeveralPrecisions,
+    /// A model that is no folder of ours.
+    #[error("`{name}` is not a folder made by `asr finetune`")]
+    NotAFolder { name: String },
     /// Two inputs whose tensors would have the same names.
     #[error("two inputs are called `{stem}`, so their tensors would have the same names")]
     SameStem { stem: String },
@@ -189,6 +195,7 @@ pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
                 | CliError::Layers { .. }
                 | CliError::OneRecording { .. }
                 | CliError::NothingToResume
+                | CliError::SeveralPrecisions
         )
     });
     ExitCode::from(if misuse { 2 } else { 1 })

@@ -5,6 +5,7 @@
 
 mod align;
 mod bench;
+mod bench_speed;
 mod decoding;
 mod destination;
 mod doctor;

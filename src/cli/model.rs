@@ -29,7 +29,8 @@ pub(super) struct ModelArgs {
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Arithmetic of matrix products; `bf16` is faster on CPUs that have it, `auto` is f32
+    /// Arithmetic of matrix products; `bf16` and, with weights of 8 bits, `int8` are faster on
+    /// CPUs that have it, `auto` is f32; `all`, each in turn, is for `asr bench speed`
     #[arg(long, value_enum, default_value_t = Arithmetic::Auto)]
     precision: Arithmetic,
 }
@@ -45,6 +46,8 @@ enum Arithmetic {
     Auto,
     F32,
     Bf16,
+    Int8,
+    All,
 }
 
 /// A model ready to use, and what identifies it.
@@ -71,7 +74,12 @@ impl ModelArgs {
         // One device so far: both choices are the CPU.
         let (Device::Auto | Device::Cpu) = self.device;
         if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
+            let threads = usize::from(threads);
+            let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+            // A second model of the same command finds the threads there.
+            if rayon::current_num_threads() != threads {
+                built?;
+            }
         }
         let languages: Vec<String> =
             language.into_iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
@@ -81,12 +89,34 @@ impl ModelArgs {
         })
     }
 
-    /// The arithmetic, and its name.
-    fn precision(&self) -> (Precision, &'static str) {
-        match self.precision {
-            Arithmetic::Auto | Arithmetic::F32 => (Precision::F32, "f32"),
-            Arithmetic::Bf16 => (Precision::Bf16, "bf16"),
+    /// The arithmetic with its name, where one is asked for.
+    fn precision(&self) -> Result<(&'static str, Precision), AnyError> {
+        match self.precisions()[..] {
+            [one] => Ok(one),
+            _ => Err(CliError::SeveralPrecisions.into()),
         }
+    }
+
+    /// Every kind of arithmetic asked for, with its name.
+    pub(super) fn precisions(&self) -> Vec<(&'static str, Precision)> {
+        let all = [("f32", Precision::F32), ("bf16", Precision::Bf16), ("int8", Precision::Int8)];
+        match self.precision {
+            Arithmetic::Auto | Arithmetic::F32 => all[..1].to_vec(),
+            Arithmetic::Bf16 => all[1..2].to_vec(),
+            Arithmetic::Int8 => all[2..].to_vec(),
+            Arithmetic::All => all.to_vec(),
+        }
+    }
+
+    /// The model as it was asked for.
+    pub(super) fn name(&self) -> &str {
+        &self.model
+    }
+
+    /// Sets up threads and loads the model for one kind of arithmetic, to be measured.
+    pub(super) fn measured(&self, precision: Precision, talk: Talk) -> Result<Extractor, AnyError> {
+        let (model, _) = self.any(None, talk)?;
+        Ok(Extractor::new(model, precision)?)
     }
 
     /// Sets up threads and loads the model to look inside it; tells of tensors it leaves unused.
@@ -100,13 +130,13 @@ impl ModelArgs {
         if let AnyModel::Speech(model) = &model {
             tell_unused(model.unused(), talk);
         }
-        Ok(Extractor::new(model, self.precision().0)?)
+        Ok(Extractor::new(model, self.precision()?.1)?)
     }
 
     /// Sets up threads and loads the model; `language` picks the adapter of a model that has
     /// one for each.
     pub(super) fn load(&self, language: Option<&str>, talk: Talk) -> Result<LoadedModel, AnyError> {
-        let (arithmetic, precision) = self.precision();
+        let (precision, arithmetic) = self.precision()?;
         let (model, path) = self.any(language, talk)?;
         match model {
             AnyModel::Folder(files) => {

@@ -4,7 +4,8 @@ use super::config::{ConvNorm, EncoderConfig};
 use super::pass::Pass;
 use super::sequence::Sequence;
 use super::transformer::LayerNorm;
-use asr_kernels::{conv, gelu, norm};
+use asr_kernels::front_end::{self, FrontEndLayer, FrontEndNorm};
+use asr_kernels::{PreparedWeight, conv, gelu, norm};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -25,6 +26,7 @@ struct Layer {
     bias: Option<Tensor>,
     stride: usize,
     norm: Norm,
+    prepared: PreparedWeight,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,22 @@ enum Norm {
         bias: Tensor,
     },
     Layer(LayerNorm),
+}
+
+impl Layer {
+    fn for_inference(&self) -> FrontEndLayer<'_> {
+        FrontEndLayer {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            stride: self.stride,
+            norm: match &self.norm {
+                Norm::None => FrontEndNorm::None,
+                Norm::Group { weight, bias } => FrontEndNorm::Group(weight, bias),
+                Norm::Layer(norm) => norm.for_inference(),
+            },
+            prepared: &self.prepared,
+        }
+    }
 }
 
 impl ConvStack {
@@ -64,7 +82,8 @@ impl ConvStack {
                 },
                 ConvNorm::FirstGroup => Norm::None,
             };
-            layers.push(Layer { weight, bias, stride: layer.stride, norm });
+            let (stride, prepared) = (layer.stride, PreparedWeight::default());
+            layers.push(Layer { weight, bias, stride, norm, prepared });
             inputs = layer.dim;
         }
         Ok(Self { layers, receptive_field: config.receptive_field(), config: config.clone() })
@@ -78,6 +97,15 @@ impl ConvStack {
         let mut x = input.hidden.pad_with_zeros(1, 0, missing)?;
         let mut lengths: Vec<usize> =
             input.lengths.iter().map(|&n| n.max(self.receptive_field)).collect();
+        let layers: Vec<FrontEndLayer<'_>> = self.layers.iter().map(Layer::for_inference).collect();
+        if front_end::applies(&x, &layers) {
+            let valid = pass.norm_lengths(&lengths);
+            let hidden = front_end::front_end(&x, valid, &layers, EPS, pass.precision())?;
+            let lengths = lengths.iter().map(|&n| self.config.frames(n)).collect();
+            let shape = (steps + missing, hidden.dim(1)?);
+            let lengths = pass.valid_frames(lengths, &input.lengths, shape);
+            return Ok(Sequence { hidden, lengths });
+        }
         for (layer, shape) in self.layers.iter().zip(&self.config.conv_layers) {
             for n in &mut lengths {
                 *n = (*n - shape.kernel) / shape.stride + 1;

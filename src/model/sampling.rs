@@ -4,12 +4,13 @@ use super::config::Sampling;
 use super::conv_stack::EPS;
 use super::pass::Pass;
 use super::sequence::Sequence;
+use asr_kernels::sum::scaled_sum;
 use asr_kernels::{conv, gelu, norm};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// Weight of each sum of two branches, sqrt(0.4): keeps their variance near one.
-const BRANCH_SCALE: f64 = 0.632_455_532_033_675_9;
+const BRANCH_SCALE: f32 = 0.632_455_5;
 
 /// Multiplies the frame rate by `up / down`.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ fn every(x: &Tensor, step: usize) -> Result<Tensor> {
 /// `sqrt(0.4) (a + b)` over the frames both have.
 fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let frames = a.dim(1)?.min(b.dim(1)?);
-    (a.narrow(1, 0, frames)?.contiguous()? + b.narrow(1, 0, frames)?.contiguous()?)? * BRANCH_SCALE
+    scaled_sum(&a.narrow(1, 0, frames)?, &b.narrow(1, 0, frames)?, BRANCH_SCALE)
 }
 
 impl Resample {

@@ -7,15 +7,19 @@ use super::conv_stack::EPS;
 use super::pass::Pass;
 use super::sequence::Sequence;
 use super::wavlm::{Gate, RelativeBias};
-use asr_kernels::{attention, gelu, linear, norm, position_conv};
+use asr_kernels::front_end::FrontEndNorm;
+use asr_kernels::linear::{self, Activation};
+use asr_kernels::{PreparedWeight, attention, gelu, norm, position_conv};
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
+use std::sync::OnceLock;
 
 /// Affine map.
 #[derive(Debug)]
 pub(super) struct Linear {
     weight: Tensor,
     bias: Tensor,
+    prepared: PreparedWeight,
 }
 
 impl Linear {
@@ -24,7 +28,7 @@ impl Linear {
         let weight =
             vb.get_with_hints((outputs, inputs), "weight", Init::Randn { mean: 0.0, stdev: 0.02 })?;
         let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
     }
 
     /// Weights and bias uniform in ±1/sqrt(inputs): PyTorch's default.
@@ -33,7 +37,7 @@ impl Linear {
         let start = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((outputs, inputs), "weight", start)?;
         let bias = vb.get_with_hints(outputs, "bias", start)?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
     }
 
     /// As [`Linear::uniform`], stored as a convolution of one tap.
@@ -42,18 +46,28 @@ impl Linear {
         let start = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((outputs, inputs, 1), "weight", start)?.squeeze(2)?;
         let bias = vb.get_with_hints(outputs, "bias", start)?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
     }
 
     /// Weights and bias 0: a module that changes nothing until it has learned.
     pub(super) fn zero(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Self> {
         let weight = vb.get_with_hints((outputs, inputs), "weight", Init::Const(0.0))?;
         let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
     }
 
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        linear::linear(x, &self.weight, &self.bias, pass.precision())
+        self.activated(x, Activation::Identity, pass)
+    }
+
+    /// Followed by GELU.
+    fn forward_gelu(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.activated(x, Activation::Gelu, pass)
+    }
+
+    fn activated(&self, x: &Tensor, activation: Activation, pass: &Pass) -> Result<Tensor> {
+        let (weight, bias, prepared) = (&self.weight, &self.bias, Some(&self.prepared));
+        linear::activated_linear(x, weight, bias, prepared, activation, pass.precision())
     }
 }
 
@@ -79,6 +93,10 @@ impl LayerNorm {
         })
     }
 
+    pub(super) fn for_inference(&self) -> FrontEndNorm<'_> {
+        FrontEndNorm::Layer(&self.weight, &self.bias, self.eps)
+    }
+
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         norm::layer_norm(x, &self.weight, &self.bias, self.eps)
     }
@@ -92,6 +110,8 @@ struct PositionConv {
     /// `(dim, dim / groups, kernel)`
     weight_v: Tensor,
     bias: Tensor,
+    /// Their product, where they are not trained.
+    weight: OnceLock<Tensor>,
 }
 
 impl PositionConv {
@@ -110,12 +130,24 @@ impl PositionConv {
                 Init::Randn { mean: 0.0, stdev: deviation },
             )?,
             bias: vb.get_with_hints(dim, "bias", Init::Const(0.0))?,
+            weight: OnceLock::new(),
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+    fn weight(&self) -> Result<Tensor> {
+        if let Some(weight) = self.weight.get() {
+            return Ok(weight.clone());
+        }
         let norm = self.weight_v.sqr()?.sum_keepdim((0, 1))?.sqrt()?;
         let weight = self.weight_v.broadcast_mul(&(&self.weight_g / norm)?)?;
+        if weight.track_op() {
+            return Ok(weight);
+        }
+        Ok(self.weight.get_or_init(|| weight).clone())
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let weight = self.weight()?;
         let y = position_conv::position_conv(x, &weight, pass.precision())?;
         gelu::gelu(&y.broadcast_add(&self.bias)?)
     }
@@ -190,7 +222,7 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let hidden = gelu::gelu(&self.fc1.forward(x, pass)?)?;
+        let hidden = self.fc1.forward_gelu(x, pass)?;
         let hidden = pass.dropout(&hidden, self.activation_dropout)?;
         pass.dropout(&self.fc2.forward(&hidden, pass)?, self.dropout)
     }

@@ -1,7 +1,7 @@
 //! CTC at the highest and the lowest resolution of an encoder, with the language as a task
 //! of its own.
 
-use asr_kernels::ctc::{Target, ctc_loss, minimum_frames};
+use asr_kernels::ctc::{Target, Term, ctc_loss, ctc_losses, minimum_frames};
 use candle_core::{Result, Tensor};
 
 /// Weights of the CTC losses.
@@ -66,39 +66,33 @@ impl MultiResolutionCtc {
             .map(|(t, _)| t.tokens.len() + 1)
             .sum();
         let n_infeasible = feasible.iter().filter(|f| **f == 0.0).count();
-        let weights: Vec<f32> = match clip_weights {
-            Some(weights) => feasible.iter().zip(weights).map(|(f, w)| f * w).collect(),
-            None => feasible.clone(),
+        let weigh = |factor: f64| -> Vec<f32> {
+            let clip = |i: usize| clip_weights.map_or(1.0, |w| w.get(i).copied().unwrap_or(0.0));
+            feasible.iter().enumerate().map(|(i, f)| f * clip(i) * factor as f32).collect()
         };
-        let weights = Tensor::new(weights.as_slice(), logits.device())?;
-        let losses = ctc_loss(logits, &targets, lengths, self.blank)?;
-        let clips: Vec<Option<f64>> = losses
-            .to_vec1::<f32>()?
-            .into_iter()
+        let low = low.filter(|_| self.low_weight > 0.0);
+        let share = if low.is_some() { 1.0 - self.low_weight } else { 1.0 };
+        let mut terms = vec![Term { targets: targets.clone(), weights: weigh(share) }];
+        if self.first_token_weight > 0.0 {
+            let targets = targets.iter().map(beginning).collect();
+            terms.push(Term { targets, weights: weigh(self.first_token_weight) });
+        }
+        let (losses, each) = ctc_losses(logits, &terms, lengths, self.blank)?;
+        let clips: Vec<Option<f64>> = each[0]
+            .iter()
             .zip(&feasible)
-            .map(|(loss, feasible)| (*feasible > 0.0).then(|| f64::from(loss)))
+            .map(|(loss, feasible)| (*feasible > 0.0).then(|| f64::from(*loss)))
             .collect();
         let high_sum = clips.iter().flatten().sum();
-        let mut sum = (losses * &weights)?.sum_all()?;
-        let first = |logits: &Tensor, lengths: &[usize]| {
-            let targets: Vec<Target> = targets.iter().map(beginning).collect();
-            (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()
-        };
-        let language =
-            if self.first_token_weight > 0.0 { Some(first(logits, lengths)?) } else { None };
-        if let Some((logits, lengths)) = low
-            && self.low_weight > 0.0
-        {
-            let targets: Vec<Target> = targets
+        let mut sum = losses.sum_all()?;
+        if let Some((logits, lengths)) = low {
+            let targets = targets
                 .iter()
                 .zip(lengths)
                 .map(|(target, &frames)| shortened(target, frames))
                 .collect();
-            let low = (ctc_loss(logits, &targets, lengths, self.blank)? * &weights)?.sum_all()?;
-            sum = ((sum * (1.0 - self.low_weight))? + (low * self.low_weight)?)?;
-        }
-        if let Some(language) = language {
-            sum = (sum + (language * self.first_token_weight)?)?;
+            let term = Term { targets, weights: weigh(self.low_weight) };
+            sum = (sum + ctc_losses(logits, &[term], lengths, self.blank)?.0.sum_all()?)?;
         }
         Ok(MultiResolutionLoss { sum, high_sum, clips, n_tokens, n_infeasible })
     }

@@ -1,6 +1,8 @@
 //! AdamW (Loshchilov and Hutter 2019) whose state can be saved.
 
-use candle_core::{Result, Tensor, Var};
+use asr_kernels::adamw::{self, Step};
+use asr_kernels::gradients::Gradients;
+use candle_core::{Result, Var, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -57,56 +59,94 @@ impl AdamW {
         &mut self.slots
     }
 
-    /// Updates every parameter from `gradients`, in the order of the slots and multiplied by
-    /// `scale`; returns the norm of the scaled gradient before clipping. If that is not
-    /// finite, nothing is changed.
+    /// Updates every parameter from the sum of `shares`, multiplied by `scale`; returns the norm
+    /// of the scaled gradient before clipping. If that is not finite, nothing is changed.
+    /// The shares are used up.
     pub(super) fn step(
         &mut self,
-        gradients: &[Vec<f32>],
+        shares: &mut [Gradients],
         scale: f64,
         lr: f64,
         step: u64,
     ) -> Result<f64> {
+        // Per parameter, the gradient of every share.
+        let mut gradients = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let parts: Option<Vec<Vec<f32>>> =
+                shares.iter_mut().map(|share| share.take(&slot.var)).collect();
+            let Some(parts) = parts.filter(|parts| !parts.is_empty()) else {
+                bail!("no gradient was collected for parameter `{}`", slot.name);
+            };
+            gradients.push(parts);
+        }
         // Summed in order, so that the norm does not depend on threads.
         let squares: Vec<f64> = gradients
-            .par_iter()
-            .map(|g| g.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())
+            .par_iter_mut()
+            .map(|parts| {
+                let (first, others) = parts.split_at_mut(1);
+                let others: Vec<&[f32]> = others.iter().map(Vec::as_slice).collect();
+                adamw::add_and_square(&mut first[0], &others)
+            })
             .collect();
         let norm = squares.iter().sum::<f64>().sqrt() * scale;
-        if !norm.is_finite() {
-            return Ok(norm);
+        let done =
+            if norm.is_finite() { self.apply(&gradients, norm, scale, lr, step) } else { Ok(()) };
+        for (slot, parts) in self.slots.iter().zip(gradients) {
+            for (share, part) in shares.iter_mut().zip(parts) {
+                share.give_back(&slot.var, part);
+            }
         }
+        done.map(|()| norm)
+    }
+
+    fn apply(
+        &mut self,
+        gradients: &[Vec<Vec<f32>>],
+        norm: f64,
+        scale: f64,
+        lr: f64,
+        step: u64,
+    ) -> Result<()> {
         let clip = if norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 };
-        let scale = (scale * clip) as f32;
         let [beta1, beta2] = self.config.betas;
         let correction1 = 1.0 - beta1.powf(step as f64);
         let correction2 = 1.0 - beta2.powf(step as f64);
-        let root = correction2.sqrt().recip() as f32;
-        let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, self.config.eps as f32);
         let decay = self.config.weight_decay;
-        self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, gradient)| {
+        let plain = Step {
+            betas: [beta1 as f32, beta2 as f32],
+            scale: (scale * clip) as f32,
+            shrink: 1.0,
+            rate: 0.0,
+            root: correction2.sqrt().recip() as f32,
+            eps: self.config.eps as f32,
+        };
+        self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, parts)| {
             let lr = lr * slot.rate;
             let rate = (lr / correction1) as f32;
             let shrink = if slot.var.rank() > 1 { (1.0 - lr * decay) as f32 } else { 1.0 };
-            let mut values = slot.var.flatten_all()?.to_vec1::<f32>()?;
-            for (((value, mean), square), &g) in
-                values.iter_mut().zip(&mut slot.mean).zip(&mut slot.square).zip(gradient)
-            {
-                let g = g * scale;
-                *mean = beta1 * *mean + (1.0 - beta1) * g;
-                *square = beta2 * *square + (1.0 - beta2) * g * g;
-                *value = *value * shrink - rate * *mean / (square.sqrt() * root + eps);
-            }
-            slot.var.set(&Tensor::from_vec(values, slot.var.shape(), slot.var.device())?)
-        })?;
-        Ok(norm)
+            let moments = (slot.mean.as_mut_slice(), slot.square.as_mut_slice());
+            adamw::update(&slot.var, Step { shrink, rate, ..plain }, moments, &parts[0])
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
+
+    /// What a loss with the gradient `slopes` leaves behind, once per micro-batch.
+    fn shares(var: &Var, slopes: &[&[f32]]) -> Result<Vec<Gradients>> {
+        slopes
+            .iter()
+            .map(|slopes| {
+                let slopes = Tensor::from_slice(slopes, var.shape(), &Device::Cpu)?;
+                let mut gradients = Gradients::of([var]);
+                gradients.backward(&(var.as_tensor() * slopes)?.sum_all()?)?;
+                Ok(gradients)
+            })
+            .collect()
+    }
 
     #[test]
     fn first_steps_are_those_of_the_paper() -> Result<()> {
@@ -116,13 +156,15 @@ mod tests {
         let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone(), 1.0)]);
         // By hand: the first step moves each value by the learning rate against the sign of
         // its gradient, after shrinking it by lr * decay.
-        let norm = optimiser.step(&[vec![3.0, -4.0]], 1.0, 0.01, 1)?;
+        let mut gradients = shares(&var, &[&[1.0, -5.0], &[2.0, 1.0]])?;
+        let norm = optimiser.step(&mut gradients, 1.0, 0.01, 1)?;
         assert!((norm - 5.0).abs() < 1e-9);
         let values = var.flatten_all()?.to_vec1::<f32>()?;
         assert!(
             (values[0] - (0.999 - 0.01)).abs() < 1e-6 && (values[1] - (-1.998 + 0.01)).abs() < 1e-6
         );
-        assert!(!optimiser.step(&[vec![f32::NAN, 0.0]], 1.0, 0.01, 2)?.is_finite());
+        let mut gradients = shares(&var, &[&[f32::NAN, 0.0]])?;
+        assert!(!optimiser.step(&mut gradients, 1.0, 0.01, 2)?.is_finite());
         assert_eq!(var.flatten_all()?.to_vec1::<f32>()?, values);
         Ok(())
     }
@@ -134,7 +176,9 @@ mod tests {
         let [fast, slow] = [1.0_f32, 1.0].map(|v| Var::new(&[v], &Device::Cpu));
         let (fast, slow) = (fast?, slow?);
         let parameters = vec![("a".into(), fast.clone(), 1.0), ("b".into(), slow.clone(), 0.1)];
-        AdamW::new(config, parameters).step(&[vec![1.0], vec![1.0]], 1.0, 0.01, 1)?;
+        let mut gradients = Gradients::of([&fast, &slow]);
+        gradients.backward(&(fast.as_tensor() + slow.as_tensor())?.sum_all()?)?;
+        AdamW::new(config, parameters).step(&mut [gradients], 1.0, 0.01, 1)?;
         let moved = |var: &Var| Ok::<_, candle_core::Error>(1.0 - var.to_vec1::<f32>()?[0]);
         assert!((moved(&fast)? - 0.01).abs() < 1e-6 && (moved(&slow)? - 0.001).abs() < 1e-6);
         Ok(())
@@ -145,8 +189,8 @@ mod tests {
         let config =
             AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let var = Var::new(&[0.0_f32], &Device::Cpu)?;
-        let mut optimiser = AdamW::new(config, vec![("b".into(), var, 1.0)]);
-        optimiser.step(&[vec![50.0]], 0.1, 0.01, 1)?;
+        let mut optimiser = AdamW::new(config, vec![("b".into(), var.clone(), 1.0)]);
+        optimiser.step(&mut shares(&var, &[&[50.0]])?, 0.1, 0.01, 1)?;
         assert!((optimiser.slots()[0].mean[0] - 0.1).abs() < 1e-6);
         Ok(())
     }

@@ -8,8 +8,10 @@ use super::schedule::Schedule;
 use super::{TrainError, checkpoint, loader};
 use crate::data::{Batch, BatchConfig, Batches, DataError};
 use crate::model::{Parameters, Pass, Recogniser, Sequence};
+use asr_kernels::gradients::Gradients;
 use asr_kernels::{Precision, threads};
 use candle_core::{Device, Tensor, Var};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
@@ -202,7 +204,6 @@ pub struct Trainer<'a> {
 
 /// What one micro-batch contributed.
 struct Share {
-    gradients: Vec<Vec<f32>>,
     loss: f64,
     tokens: usize,
     infeasible: usize,
@@ -253,6 +254,10 @@ impl Trainer<'_> {
                     );
                 });
             });
+            let variables = self.parameters.trainable();
+            let mut gradients: Vec<Gradients> = (0..per_step)
+                .map(|_| Gradients::of(variables.iter().map(|(_, var)| var)))
+                .collect();
             let mut tally = Tally::default();
             let mut since = Instant::now();
             let mut failures = 0;
@@ -260,13 +265,16 @@ impl Trainer<'_> {
                 let waiting = Instant::now();
                 let batches = receiver.recv().map_err(|_| DataError::Empty)??;
                 tally.waited += waiting.elapsed();
-                let shares = self.compute(&batches, step, dro.as_ref())?;
+                let shares = self.compute(&batches, step, dro.as_ref(), &mut gradients)?;
                 if let Some(dro) = &mut dro {
                     dro.update(shares.iter().flat_map(|share| &share.groups));
                 }
-                let (gradients, scale) = self.combine(shares, &mut tally)?;
+                shares.iter().for_each(|share| tally.add(share));
+                // The gradient is averaged over tokens.
+                let tokens: usize = shares.iter().map(|share| share.tokens).sum();
+                let scale = 1.0 / tokens.max(1) as f64;
                 let lr = self.config.schedule.at(step);
-                let norm = optimiser.step(&gradients, scale, lr, step)?;
+                let norm = optimiser.step(&mut gradients, scale, lr, step)?;
                 tally.steps += 1;
                 if norm.is_finite() {
                     tally.gradient_norm += norm;
@@ -330,36 +338,32 @@ impl Trainer<'_> {
         Ok(trainable.into_iter().map(with_rate).collect())
     }
 
-    /// Forward and backward of each micro-batch on a thread of its own.
+    /// Forward and backward of the micro-batches, side by side on the threads there are; each
+    /// fills its own gradients.
     fn compute(
         &self,
         batches: &[Batch],
         step: u64,
         dro: Option<&CtcDro>,
+        gradients: &mut [Gradients],
     ) -> Result<Vec<Share>, TrainError> {
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = batches
-                .iter()
-                .enumerate()
-                .map(|(i, batch)| {
-                    scope.spawn(move || threads::serial(|| self.share(batch, step, i as u64, dro)))
-                })
-                .collect();
-            workers
-                .into_iter()
-                .map(|worker| {
-                    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
-        })
+        batches
+            .par_iter()
+            .zip(gradients)
+            .with_max_len(1)
+            .enumerate()
+            .map(|(i, (batch, gradients))| {
+                threads::serial(|| self.share(batch, (step, i as u64), dro, gradients))
+            })
+            .collect()
     }
 
     fn share(
         &self,
         batch: &Batch,
-        step: u64,
-        number: u64,
+        (step, number): (u64, u64),
         dro: Option<&CtcDro>,
+        gradients: &mut Gradients,
     ) -> Result<Share, TrainError> {
         let precision = if self.config.bf16 { Precision::Bf16 } else { Precision::F32 };
         let seed = crate::data::Random::new(&[self.config.seed, step, number]).next_u64();
@@ -372,22 +376,15 @@ impl Trainer<'_> {
         let output = self.model.forward(&input, &pass)?;
         let losses = Losses { config: self.config, places: self.places, dro };
         let loss = losses.of(&output, &batch.labels)?;
-        let grads = loss.sum.backward()?;
+        gradients.backward(&loss.sum)?;
         let may_be_skipped = self.model.encoder().config().layer_drop > 0.0;
-        let gradients = self
-            .parameters
-            .trainable()
-            .into_iter()
-            .map(|(name, var)| match grads.get(&var) {
-                Some(gradient) => Ok(gradient.flatten_all()?.to_vec1::<f32>()?),
-                None if may_be_skipped && name.contains(".layers.") => {
-                    Ok(vec![0.0; var.elem_count()])
-                }
-                None => Err(TrainError::NoGradient { name }),
-            })
-            .collect::<Result<_, _>>()?;
+        for (name, var) in self.parameters.trainable() {
+            let skipped = may_be_skipped && name.contains(".layers.");
+            if gradients.get(&var).is_none() && !skipped {
+                return Err(TrainError::NoGradient { name });
+            }
+        }
         Ok(Share {
-            gradients,
             loss: loss.nats,
             tokens: loss.n_tokens,
             infeasible: loss.n_infeasible,
@@ -395,37 +392,16 @@ impl Trainer<'_> {
             groups: loss.groups,
         })
     }
-
-    /// Sums the shares in order; the scale averages over tokens.
-    fn combine(
-        &self,
-        shares: Vec<Share>,
-        tally: &mut Tally,
-    ) -> Result<(Vec<Vec<f32>>, f64), TrainError> {
-        let mut tokens = 0;
-        let mut total: Option<Vec<Vec<f32>>> = None;
-        for share in shares {
-            tokens += share.tokens;
-            tally.loss += share.loss;
-            tally.infeasible += share.infeasible;
-            tally.audio_s += share.audio_s;
-            match &mut total {
-                None => total = Some(share.gradients),
-                Some(total) => {
-                    for (sum, gradient) in total.iter_mut().zip(share.gradients) {
-                        for (s, g) in sum.iter_mut().zip(gradient) {
-                            *s += g;
-                        }
-                    }
-                }
-            }
-        }
-        tally.tokens += tokens;
-        Ok((total.ok_or(DataError::Empty)?, 1.0 / tokens.max(1) as f64))
-    }
 }
 
 impl Tally {
+    fn add(&mut self, share: &Share) {
+        self.tokens += share.tokens;
+        self.loss += share.loss;
+        self.infeasible += share.infeasible;
+        self.audio_s += share.audio_s;
+    }
+
     fn report(self, step: u64, lr: f64, elapsed: Duration) -> StepReport {
         let seconds = elapsed.as_secs_f64().max(1e-9);
         let finite = self.steps.saturating_sub(self.not_finite as u64).max(1);

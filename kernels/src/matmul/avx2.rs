@@ -1,6 +1,7 @@
 //! The tile for AVX2 with FMA.
 
-use super::blocked::{MicroKernel, pack_f32, panel_buffers};
+use super::Output;
+use super::blocked::{MicroKernel, Place, pack_f32, panel_buffers};
 use std::arch::x86_64::{
     _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
 };
@@ -36,9 +37,15 @@ impl MicroKernel for Kernel {
     }
 
     #[inline]
-    unsafe fn multiply(elements: usize, a: *const f32, b: *const f32, tile: *mut f32) {
+    unsafe fn multiply(
+        elements: usize,
+        a: *const f32,
+        b: *const f32,
+        place: Place,
+        output: Output<'_>,
+    ) {
         // SAFETY: passed on; the caller promises AVX2 and FMA.
-        unsafe { multiply(elements, a, b, tile) }
+        unsafe { multiply(elements, a, b, place, output) }
     }
 
     panel_buffers!(f32);
@@ -47,7 +54,13 @@ impl MicroKernel for Kernel {
 /// # Safety
 /// As [`MicroKernel::multiply`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply(elements: usize, a: *const f32, b: *const f32, tile: *mut f32) {
+unsafe fn multiply(
+    elements: usize,
+    a: *const f32,
+    b: *const f32,
+    place: Place,
+    output: Output<'_>,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; 6];
     for step in 0..elements {
         // SAFETY: panels hold `elements` steps.
@@ -61,11 +74,14 @@ unsafe fn multiply(elements: usize, a: *const f32, b: *const f32, tile: *mut f32
             }
         }
     }
-    for (i, sum) in sums.iter().enumerate() {
-        // SAFETY: the tile holds 6 rows of 16 values.
+    let mut tile = [[0.0; 16]; 6];
+    for (row, sum) in tile.iter_mut().zip(&sums) {
+        // SAFETY: a row holds 16 values.
         unsafe {
-            _mm256_storeu_ps(tile.add(i * 16), sum[0]);
-            _mm256_storeu_ps(tile.add(i * 16 + 8), sum[1]);
+            _mm256_storeu_ps(row.as_mut_ptr(), sum[0]);
+            _mm256_storeu_ps(row.as_mut_ptr().add(8), sum[1]);
         }
     }
+    // SAFETY: passed on.
+    unsafe { place.store(&tile, output) };
 }

@@ -39,22 +39,55 @@ pub(super) trait MicroKernel {
         target: *mut Self::Element,
     );
 
-    /// `tile[MR][NR] = sum over elements of a[element][row] * b[element][col]`.
+    /// Puts the tile `sum over elements of a[element][row] * b[element][col]` in its place.
     ///
     /// # Safety
-    /// The CPU must have the kernel's instructions; panels must hold `elements` steps and
-    /// `tile` `MR * NR` values.
+    /// The CPU must have the kernel's instructions; panels must hold `elements` steps, and
+    /// `place` be valid for its rows and columns, which fit the tile.
     unsafe fn multiply(
         elements: usize,
         a: *const Self::Element,
         b: *const Self::Element,
-        tile: *mut f32,
+        place: Place,
+        output: Output<'_>,
     );
 
     /// The thread's buffers for packed panels.
     fn with_buffers<R>(
         work: impl FnOnce(&mut Vec<Self::Element>, &mut Vec<Self::Element>) -> R,
     ) -> R;
+}
+
+/// The part of the output that a tile covers.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) c: *mut f32,
+    pub(super) row_stride: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+}
+
+impl Place {
+    /// Stores the part of `tile` that exists.
+    ///
+    /// # Safety
+    /// The place must be valid, and the bias of `output` hold its columns.
+    #[inline(always)]
+    pub(super) unsafe fn store<const NR: usize>(self, tile: &[[f32; NR]], output: Output<'_>) {
+        for (i, values) in tile.iter().enumerate().take(self.rows) {
+            for (j, value) in values.iter().enumerate().take(self.cols) {
+                // SAFETY: row i and column j exist by the caller's promise.
+                unsafe {
+                    let at = self.c.add(i * self.row_stride + j);
+                    *at = match output {
+                        Output::Overwrite => *value,
+                        Output::Bias(bias) => value + bias.get_unchecked(j),
+                        Output::Accumulate => *at + value,
+                    };
+                }
+            }
+        }
+    }
 }
 
 /// Declares the per-thread panel buffers of a kernel; generics cannot hold a `thread_local`.
@@ -85,32 +118,98 @@ impl<E> Buffers<E> {
     }
 }
 
+/// The right operand of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    View(Matrix<'a>),
+    /// Columns `start..start + cols` of panels made by [`pack_right`].
+    Panels {
+        packed: &'a Panels,
+        start: usize,
+        cols: usize,
+    },
+}
+
+impl<'a> Right<'a> {
+    pub(super) fn cols(self) -> usize {
+        match self {
+            Self::View(view) => view.cols,
+            Self::Panels { cols, .. } => cols,
+        }
+    }
+
+    /// Columns from `start` on, a multiple of [`COL_ALIGN`].
+    pub(super) fn col_range(self, start: usize, cols: usize) -> Self {
+        match self {
+            Self::View(view) => Self::View(view.col_range(start, cols)),
+            Self::Panels { packed, start: before, .. } => {
+                Self::Panels { packed, start: before + start, cols }
+            }
+        }
+    }
+}
+
+/// A right operand packed once for many products.
+///
+/// Block of `k` by block, the panels of all columns.
+#[derive(Debug, Clone)]
+pub(super) struct Panels {
+    /// The elements of the kernel, 32 bits each.
+    words: Vec<u32>,
+    pub(super) k: usize,
+    pub(super) n: usize,
+}
+
+/// Packs the whole of `b`.
+///
+/// # Safety
+/// The CPU must have the instructions of `K`.
+pub(super) unsafe fn pack_right<K: MicroKernel>(b: Matrix<'_>) -> Panels {
+    const { assert!(size_of::<K::Element>() == size_of::<u32>(), "elements are 32 bits") };
+    let (k, n) = (b.rows, b.cols);
+    let width = n.next_multiple_of(K::NR);
+    let mut words = vec![0_u32; width * k.div_ceil(K::K_PER_ELEMENT)];
+    let block_k = K::BLOCK_ELEMENTS * K::K_PER_ELEMENT;
+    for k0 in (0..k).step_by(block_k) {
+        let depth = block_k.min(k - k0);
+        // SAFETY: the view was checked when it was made; the words from the block on hold its
+        // panels, and f32 and u32 have one size and alignment.
+        unsafe {
+            let source = b.data.as_ptr().add(k0 * b.row_stride);
+            let target = words.as_mut_ptr().add(width * (k0 / K::K_PER_ELEMENT));
+            let strides = (b.col_stride, b.row_stride);
+            pack_b::<K>(source, strides, (n, depth), target.cast());
+        }
+    }
+    Panels { words, k, n }
+}
+
 /// `c = a · b` as [`super::matmul`] defines it, on this thread.
 ///
 /// # Safety
-/// The CPU must have the instructions of `K`, and `c` must be valid for `a.rows` rows of
-/// `b.cols` values, `c_row_stride` apart.
+/// The CPU must have the instructions of `K`, panels must have been packed for it, and `c`
+/// must be valid for `a.rows` rows of as many values as `b` has columns, `c_row_stride` apart.
 pub(super) unsafe fn run<K: MicroKernel>(
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Right<'_>,
     c: *mut f32,
     c_row_stride: usize,
     output: Output<'_>,
 ) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let (m, n, k) = (a.rows, b.cols(), a.cols);
     if k == 0 {
+        let tile = vec![[0.0_f32]; 1];
         for i in 0..m {
             for j in 0..n {
-                let value = match output {
-                    Output::Overwrite => 0.0,
-                    Output::Bias(bias) => bias[j],
-                    Output::Accumulate => continue,
-                };
+                let output = output.cols(j, 1);
                 // SAFETY: (i, j) is inside the output by the caller's promise.
-                unsafe { *c.add(i * c_row_stride + j) = value };
+                unsafe {
+                    let place =
+                        Place { c: c.add(i * c_row_stride + j), row_stride: 1, rows: 1, cols: 1 };
+                    place.store(&tile, output);
+                }
             }
         }
-        return;
     }
     let block_k = K::BLOCK_ELEMENTS * K::K_PER_ELEMENT;
     K::with_buffers(|a_panels, b_panels| {
@@ -119,14 +218,25 @@ pub(super) unsafe fn run<K: MicroKernel>(
             for k0 in (0..k).step_by(block_k) {
                 let depth = block_k.min(k - k0);
                 let elements = depth.div_ceil(K::K_PER_ELEMENT);
-                b_panels.resize(cols.next_multiple_of(K::NR) * elements, K::Element::default());
-                // SAFETY: the view was checked when it was made; the buffer was just sized.
-                unsafe {
-                    let source = b.data.as_ptr().add(k0 * b.row_stride + n0 * b.col_stride);
-                    let strides = (b.col_stride, b.row_stride);
-                    pack_b::<K>(source, strides, (cols, depth), b_panels.as_mut_ptr());
-                }
-                let first = k0 == 0;
+                let b_block = match b {
+                    Right::View(b) => {
+                        let len = cols.next_multiple_of(K::NR) * elements;
+                        b_panels.resize(len, K::Element::default());
+                        // SAFETY: the view was checked when it was made; the buffer was just sized.
+                        unsafe {
+                            let source = b.data.as_ptr().add(k0 * b.row_stride + n0 * b.col_stride);
+                            let strides = (b.col_stride, b.row_stride);
+                            pack_b::<K>(source, strides, (cols, depth), b_panels.as_mut_ptr());
+                        }
+                        b_panels.as_ptr()
+                    }
+                    Right::Panels { packed, start, .. } => {
+                        let before = packed.n.next_multiple_of(K::NR) * (k0 / K::K_PER_ELEMENT);
+                        packed.words[before + (start + n0) * elements..].as_ptr().cast()
+                    }
+                };
+                let output = output.cols(n0, cols);
+                let output = if k0 == 0 { output } else { Output::Accumulate };
                 for m0 in (0..m).step_by(BLOCK_ROWS) {
                     let rows = BLOCK_ROWS.min(m - m0);
                     a_panels.resize(rows.next_multiple_of(K::MR) * elements, K::Element::default());
@@ -135,17 +245,14 @@ pub(super) unsafe fn run<K: MicroKernel>(
                         let source = a.data.as_ptr().add(m0 * a.row_stride + k0 * a.col_stride);
                         let strides = (a.row_stride, a.col_stride);
                         pack_a::<K>(source, strides, (rows, depth), a_panels.as_mut_ptr());
+                        let c = c.add(m0 * c_row_stride + n0);
+                        let panels = (a_panels.as_ptr(), b_block);
                         multiply_block::<K>(
-                            (a_panels, b_panels),
+                            panels,
                             (rows, cols, elements),
-                            c.add(m0 * c_row_stride + n0),
+                            c,
                             c_row_stride,
-                            match output {
-                                Output::Accumulate => Output::Accumulate,
-                                _ if !first => Output::Accumulate,
-                                Output::Bias(bias) => Output::Bias(&bias[n0..n0 + cols]),
-                                Output::Overwrite => Output::Overwrite,
-                            },
+                            output,
                         );
                     }
                 }
@@ -196,41 +303,22 @@ unsafe fn pack_b<K: MicroKernel>(
 /// # Safety
 /// Panels hold `rows`, `cols` and `elements` as packed above; `c` is valid for the block.
 unsafe fn multiply_block<K: MicroKernel>(
-    (a_panels, b_panels): (&[K::Element], &[K::Element]),
+    (a_panels, b_panels): (*const K::Element, *const K::Element),
     (rows, cols, elements): (usize, usize, usize),
     c: *mut f32,
-    c_row_stride: usize,
+    row_stride: usize,
     output: Output<'_>,
 ) {
-    let mut tile = [0.0_f32; 12 * 32];
-    assert!(K::MR * K::NR <= tile.len(), "tile buffer is too small");
     for n0 in (0..cols).step_by(K::NR) {
         let width = K::NR.min(cols - n0);
-        let b = &b_panels[n0 * elements..];
+        let output = output.cols(n0, width);
         for m0 in (0..rows).step_by(K::MR) {
-            let height = K::MR.min(rows - m0);
-            let a = &a_panels[m0 * elements..];
-            // SAFETY: panels are zero-filled to whole tiles.
-            unsafe { K::multiply(elements, a.as_ptr(), b.as_ptr(), tile.as_mut_ptr()) };
-            for i in 0..height {
-                let values = &tile[i * K::NR..i * K::NR + width];
-                // SAFETY: row m0 + i, columns n0.. of the block are the caller's.
-                let row = unsafe {
-                    std::slice::from_raw_parts_mut(c.add((m0 + i) * c_row_stride + n0), width)
-                };
-                match output {
-                    Output::Overwrite => row.copy_from_slice(values),
-                    Output::Bias(bias) => {
-                        for ((r, v), b) in row.iter_mut().zip(values).zip(&bias[n0..]) {
-                            *r = v + b;
-                        }
-                    }
-                    Output::Accumulate => {
-                        for (r, v) in row.iter_mut().zip(values) {
-                            *r += v;
-                        }
-                    }
-                }
+            // SAFETY: panels are zero-filled to whole tiles; the place lies in the caller's block.
+            unsafe {
+                let c = c.add(m0 * row_stride + n0);
+                let place = Place { c, row_stride, rows: K::MR.min(rows - m0), cols: width };
+                let (a, b) = (a_panels.add(m0 * elements), b_panels.add(n0 * elements));
+                K::multiply(elements, a, b, place, output);
             }
         }
     }

@@ -10,12 +10,20 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_tile;
+#[cfg(target_arch = "x86_64")]
 mod avx512bf16;
 mod blocked;
+mod int8;
 mod portable;
 
 use crate::isa::{Isa, isa};
+use crate::storage::with_slice;
 use crate::threads;
+use blocked::{Panels, Right};
+use candle_core::{Result, Tensor};
+use int8::Int8Weights;
+use std::sync::{Arc, OnceLock};
 
 /// Arithmetic of a product. Inputs, sums and outputs are f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +35,16 @@ pub enum Precision {
     /// the CPU has the instruction, relative error near 2^-8 per term. CPUs without it
     /// compute in f32.
     Bf16,
+    /// The weights of affine maps rounded to 8-bit integers with one scale per output, each
+    /// frame rounded with a scale of its own; sums exact. Convolutions and attention take bf16.
+    Int8,
+}
+
+impl Precision {
+    /// What products between values that are not weights of affine maps take.
+    pub(crate) fn without_int8(self) -> Self {
+        if self == Self::Int8 { Self::Bf16 } else { self }
+    }
 }
 
 /// A read-only matrix in a slice; element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -100,6 +118,113 @@ pub enum Output<'a> {
     Accumulate,
 }
 
+impl<'a> Output<'a> {
+    /// The same for columns `start..start + cols`.
+    fn cols(self, start: usize, cols: usize) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[start..start + cols]),
+            other => other,
+        }
+    }
+}
+
+/// A right operand prepared once for many products: the weights of a model in use.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    panels: Prepared,
+    precision: Precision,
+}
+
+#[derive(Debug, Clone)]
+enum Prepared {
+    Floats(Panels),
+    Int8(Int8Weights),
+}
+
+impl Packed {
+    /// Prepares `b` for products in `precision`.
+    #[must_use]
+    pub fn new(b: Matrix<'_>, precision: Precision) -> Self {
+        let panels = match precision {
+            Precision::Int8 => Prepared::Int8(Int8Weights::new(b)),
+            // SAFETY: `kernel` chooses what the CPU has.
+            _ => Prepared::Floats(unsafe { (kernel(precision).pack)(b) }),
+        };
+        Self { panels, precision }
+    }
+
+    /// Rows and columns of the operand.
+    #[must_use]
+    pub fn shape(&self) -> (usize, usize) {
+        match &self.panels {
+            Prepared::Floats(panels) => (panels.k, panels.n),
+            Prepared::Int8(weights) => weights.shape(),
+        }
+    }
+}
+
+/// Product of `a` and a prepared operand into a new vector.
+///
+/// # Panics
+/// If shapes disagree.
+#[must_use]
+pub fn matmul_packed(a: Matrix<'_>, b: &Packed, output: Output<'_>) -> Vec<f32> {
+    let mut c = Vec::new();
+    matmul_packed_into(a, b, output, &mut c);
+    c
+}
+
+/// [`matmul_packed`] in place of what a vector held.
+pub(crate) fn matmul_packed_into(a: Matrix<'_>, b: &Packed, output: Output<'_>, c: &mut Vec<f32>) {
+    let (k, n) = b.shape();
+    assert_eq!(a.cols, k, "inner dimensions differ");
+    assert!(!matches!(output, Output::Accumulate), "there is nothing to add to");
+    c.clear();
+    c.reserve(a.rows * n);
+    // SAFETY: the vector has room for every row, and each value is written.
+    unsafe {
+        let precision = b.precision;
+        match &b.panels {
+            Prepared::Floats(packed) => {
+                let b = Right::Panels { packed, start: 0, cols: n };
+                spread(a, b, c.as_mut_ptr(), n, output, kernel(precision).run);
+            }
+            Prepared::Int8(weights) => int8::product(a, weights, c.as_mut_ptr(), output),
+        }
+        c.set_len(a.rows * n);
+    }
+}
+
+/// The prepared forms of a weight that does not change, made when first asked for.
+#[derive(Debug, Default)]
+pub struct PreparedWeight {
+    forms: [OnceLock<Arc<Packed>>; 3],
+}
+
+impl PreparedWeight {
+    /// The form for `precision`, made by `pack` if need be; `None` for a weight that is being
+    /// trained, whose values change.
+    ///
+    /// # Errors
+    /// Those of `pack`.
+    pub(crate) fn get(
+        &self,
+        weight: &Tensor,
+        precision: Precision,
+        pack: impl FnOnce(&[f32]) -> Packed,
+    ) -> Result<Option<Arc<Packed>>> {
+        if weight.track_op() {
+            return Ok(None);
+        }
+        let form = &self.forms[precision as usize];
+        if let Some(packed) = form.get() {
+            return Ok(Some(Arc::clone(packed)));
+        }
+        let packed = Arc::new(with_slice(weight, pack)?);
+        Ok(Some(Arc::clone(form.get_or_init(|| packed))))
+    }
+}
+
 /// Product of `a` `(m, k)` and `b` `(k, n)` into `c` `(m, n)`, whose rows lie `c_row_stride` apart.
 ///
 /// The result does not depend on the number of threads.
@@ -115,28 +240,103 @@ pub fn matmul(
     precision: Precision,
 ) {
     let (m, n) = (a.rows, b.cols);
+    if m > 0 && n > 0 {
+        assert!((m - 1) * c_row_stride + n <= c.len(), "output is too short");
+    }
+    // SAFETY: the slice holds every row.
+    unsafe { matmul_at(a, b, c.as_mut_ptr(), c_row_stride, output, precision) }
+}
+
+/// [`matmul`] into a new vector.
+pub(crate) fn product(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output<'_>,
+    precision: Precision,
+) -> Vec<f32> {
+    let mut c = Vec::new();
+    product_into(a, b, output, precision, &mut c);
+    c
+}
+
+/// [`matmul`] in place of what a vector held.
+pub(crate) fn product_into(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    output: Output<'_>,
+    precision: Precision,
+    c: &mut Vec<f32>,
+) {
+    let (m, n) = (a.rows, b.cols);
+    assert!(!matches!(output, Output::Accumulate), "there is nothing to add to");
+    c.clear();
+    c.reserve(m * n);
+    // SAFETY: the vector has room for every row, and each value is written.
+    unsafe {
+        matmul_at(a, b, c.as_mut_ptr(), n, output, precision);
+        c.set_len(m * n);
+    }
+}
+
+/// [`matmul`] through a pointer.
+///
+/// # Safety
+/// `c` must be valid for `m` rows of `n` values, `c_row_stride` apart; they need not be
+/// initialised unless they are accumulated to.
+///
+/// # Panics
+/// If shapes disagree.
+pub(crate) unsafe fn matmul_at(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: *mut f32,
+    c_row_stride: usize,
+    output: Output<'_>,
+    precision: Precision,
+) {
     assert_eq!(a.cols, b.rows, "inner dimensions differ");
+    if precision == Precision::Int8 && !matches!(output, Output::Accumulate) {
+        let weights = Int8Weights::new(b);
+        // SAFETY: passed on.
+        unsafe { int8::product_at(a, &weights, (c, c_row_stride), output) };
+        return;
+    }
+    // SAFETY: passed on.
+    unsafe { spread(a, Right::View(b), c, c_row_stride, output, kernel(precision).run) }
+}
+
+/// Runs a product in pieces, one per thread.
+///
+/// # Safety
+/// As [`blocked::run`].
+unsafe fn spread(
+    a: Matrix<'_>,
+    b: Right<'_>,
+    c: *mut f32,
+    c_row_stride: usize,
+    output: Output<'_>,
+    run: Run,
+) {
+    let (m, n) = (a.rows, b.cols());
     if m == 0 || n == 0 {
         return;
     }
     assert!(c_row_stride >= n, "rows of the output overlap");
-    assert!((m - 1) * c_row_stride + n <= c.len(), "output is too short");
     if let Output::Bias(bias) = output {
         assert_eq!(bias.len(), n, "bias has another width");
     }
-    let run = kernel(precision);
-    let c = CPointer(c.as_mut_ptr());
+    let c = CPointer(c);
     let work = m * n * a.cols.max(1);
     // A piece should be worth some 100 microseconds, or the hand-over dominates.
     let pieces = threads::available().min(work.div_ceil(1 << 22));
     if pieces <= 1 {
-        // SAFETY: the whole output was checked above.
+        // SAFETY: passed on.
         unsafe { run(a, b, c.get(), c_row_stride, output) };
     } else if m >= n {
         let step = m.div_ceil(pieces).next_multiple_of(blocked::ROW_ALIGN);
         threads::for_each(m.div_ceil(step), |i| {
             let (start, rows) = (i * step, step.min(m - i * step));
-            // SAFETY: pieces are disjoint rows of the output checked above.
+            // SAFETY: pieces are disjoint rows of the output.
             unsafe {
                 let c = c.get().add(start * c_row_stride);
                 run(a.row_range(start, rows), b, c, c_row_stride, output);
@@ -146,48 +346,58 @@ pub fn matmul(
         let step = n.div_ceil(pieces).next_multiple_of(blocked::COL_ALIGN);
         threads::for_each(n.div_ceil(step), |i| {
             let (start, cols) = (i * step, step.min(n - i * step));
-            let output = match output {
-                Output::Bias(bias) => Output::Bias(&bias[start..start + cols]),
-                other => other,
-            };
-            // SAFETY: pieces are disjoint columns of the output checked above.
+            // SAFETY: pieces are disjoint columns of the output.
             unsafe {
-                let c = c.get().add(start);
-                run(a, b.col_range(start, cols), c, c_row_stride, output);
+                let (c, b) = (c.get().add(start), b.col_range(start, cols));
+                run(a, b, c, c_row_stride, output.cols(start, cols));
             }
         });
     }
 }
 
+/// An output that several threads write, each its own disjoint part.
 #[derive(Clone, Copy)]
-struct CPointer(*mut f32);
-// SAFETY: each thread writes its own disjoint part, see `matmul`.
+pub(crate) struct CPointer(pub(crate) *mut f32);
+// SAFETY: whoever dereferences it promises that parts are disjoint.
 unsafe impl Send for CPointer {}
 // SAFETY: as above.
 unsafe impl Sync for CPointer {}
 
 impl CPointer {
-    fn get(self) -> *mut f32 {
+    pub(crate) fn get(self) -> *mut f32 {
         self.0
     }
 }
 
-type Run = unsafe fn(Matrix<'_>, Matrix<'_>, *mut f32, usize, Output<'_>);
+type Run = unsafe fn(Matrix<'_>, Right<'_>, *mut f32, usize, Output<'_>);
+
+/// What a register tile makes of the loops around it.
+#[derive(Clone, Copy)]
+struct Kernel {
+    run: Run,
+    pack: unsafe fn(Matrix<'_>) -> Panels,
+}
+
+impl Kernel {
+    const fn of<K: blocked::MicroKernel>() -> Self {
+        Self { run: blocked::run::<K>, pack: blocked::pack_right::<K> }
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
-fn kernel(precision: Precision) -> Run {
+fn kernel(precision: Precision) -> Kernel {
     match (isa(), precision) {
-        (Isa::Avx512Bf16, Precision::Bf16) => blocked::run::<avx512bf16::Kernel>,
-        (Isa::Avx512Bf16 | Isa::Avx512, _) => blocked::run::<avx512::Kernel>,
-        (Isa::Avx2, _) => blocked::run::<avx2::Kernel>,
-        (Isa::Portable, _) => blocked::run::<portable::Kernel>,
+        (Isa::Avx512Bf16, Precision::Bf16) => Kernel::of::<avx512bf16::Kernel>(),
+        (Isa::Avx512Bf16 | Isa::Avx512, _) => Kernel::of::<avx512::Kernel>(),
+        (Isa::Avx2, _) => Kernel::of::<avx2::Kernel>(),
+        (Isa::Portable, _) => Kernel::of::<portable::Kernel>(),
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn kernel(_precision: Precision) -> Run {
+fn kernel(_precision: Precision) -> Kernel {
     debug_assert_eq!(isa(), Isa::Portable);
-    blocked::run::<portable::Kernel>
+    Kernel::of::<portable::Kernel>()
 }
 
 #[cfg(test)]
@@ -199,19 +409,19 @@ mod tests {
         reference::uniform(n, seed)
     }
 
-    fn kernels() -> Vec<(&'static str, Run, f32)> {
-        let mut all: Vec<(&'static str, Run, f32)> =
-            vec![("portable", blocked::run::<portable::Kernel>, 1e-5)];
+    fn kernels() -> Vec<(&'static str, Kernel, f32)> {
+        let mut all: Vec<(&'static str, Kernel, f32)> =
+            vec![("portable", Kernel::of::<portable::Kernel>(), 1e-5)];
         #[cfg(target_arch = "x86_64")]
         {
             if isa() >= Isa::Avx2 {
-                all.push(("avx2", blocked::run::<avx2::Kernel>, 1e-5));
+                all.push(("avx2", Kernel::of::<avx2::Kernel>(), 1e-5));
             }
             if isa() >= Isa::Avx512 {
-                all.push(("avx512", blocked::run::<avx512::Kernel>, 1e-5));
+                all.push(("avx512", Kernel::of::<avx512::Kernel>(), 1e-5));
             }
             if isa() >= Isa::Avx512Bf16 {
-                all.push(("avx512bf16", blocked::run::<avx512bf16::Kernel>, 8e-3));
+                all.push(("avx512bf16", Kernel::of::<avx512bf16::Kernel>(), 8e-3));
             }
         }
         all
@@ -219,7 +429,7 @@ mod tests {
 
     #[test]
     fn every_kernel_agrees_with_the_reference_on_odd_shapes() {
-        for (name, run, tolerance) in kernels() {
+        for (name, kernel, tolerance) in kernels() {
             for (m, k, n) in [
                 (1, 1, 1),
                 (1, 7, 33),
@@ -242,14 +452,17 @@ mod tests {
                 }
                 // The transposed storage of b must give the same product.
                 let b_columns: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
-                for b in
-                    [Matrix::row_major(&b, k, n), Matrix::row_major(&b_columns, n, k).transposed()]
-                {
+                let b = Matrix::row_major(&b, k, n);
+                let turned = Matrix::row_major(&b_columns, n, k).transposed();
+                // SAFETY: only kernels that the CPU has are listed.
+                let packed = unsafe { (kernel.pack)(b) };
+                let packed = Right::Panels { packed: &packed, start: 0, cols: n };
+                for b in [Right::View(b), Right::View(turned), packed] {
                     let mut got = vec![f32::NAN; m * n];
                     // SAFETY: `got` holds m rows of n values.
                     unsafe {
                         let a = Matrix::row_major(&a, m, k);
-                        run(a, b, got.as_mut_ptr(), n, Output::Bias(&bias));
+                        (kernel.run)(a, b, got.as_mut_ptr(), n, Output::Bias(&bias));
                     }
                     let scale = (k as f32).sqrt();
                     for (i, (g, w)) in got.iter().zip(&want).enumerate() {

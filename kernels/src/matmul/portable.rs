@@ -1,6 +1,7 @@
 //! The tile in plain Rust, for CPUs without a path of their own.
 
-use super::blocked::{MicroKernel, pack_f32, panel_buffers};
+use super::Output;
+use super::blocked::{MicroKernel, Place, pack_f32, panel_buffers};
 
 /// 4 x 16 tile.
 pub(super) struct Kernel;
@@ -22,7 +23,13 @@ impl MicroKernel for Kernel {
         unsafe { pack_f32::<WIDTH>(source, strides, shape, target) }
     }
 
-    unsafe fn multiply(elements: usize, a: *const f32, b: *const f32, tile: *mut f32) {
+    unsafe fn multiply(
+        elements: usize,
+        a: *const f32,
+        b: *const f32,
+        place: Place,
+        output: Output<'_>,
+    ) {
         let mut sums = [[0.0_f32; Self::NR]; Self::MR];
         for step in 0..elements {
             // SAFETY: panels hold `elements` steps by the caller's promise.
@@ -38,12 +45,8 @@ impl MicroKernel for Kernel {
                 }
             }
         }
-        for (i, row) in sums.iter().enumerate() {
-            // SAFETY: the tile holds MR rows of NR values.
-            unsafe {
-                std::ptr::copy_nonoverlapping(row.as_ptr(), tile.add(i * Self::NR), Self::NR);
-            };
-        }
+        // SAFETY: passed on.
+        unsafe { place.store(&sums, output) };
     }
 
     panel_buffers!(f32);

@@ -1,6 +1,9 @@
 //! Group norm over time and channels, with statistics that can leave padding out.
 
+use crate::gradients::deliver_sum;
 use crate::storage::{slice, with_slice};
+use crate::threads;
+use crate::vector::vectorised;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// Normalises each group of channels over all its frames (Wu and He 2018).
@@ -44,6 +47,74 @@ struct GroupNorm {
     lengths: Vec<usize>,
 }
 
+vectorised! {
+    /// Adds rows of values to `sums`.
+    fn add_values(x: &[f32], sums: &mut [f64]) {
+        for row in x.chunks_exact(sums.len()) {
+            for (sum, &x) in sums.iter_mut().zip(row) {
+                *sum += f64::from(x);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Adds the squares of their distances from `mean` to `sums`.
+    fn add_squares(x: &[f32], mean: &[f64], sums: &mut [f64]) {
+        for row in x.chunks_exact(sums.len()) {
+            for ((sum, &x), mean) in sums.iter_mut().zip(row).zip(mean) {
+                let distance = f64::from(x) - mean;
+                *sum += distance * distance;
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn normalise(x: &[f32], statistics: &Statistics, weight: &[f32], bias: &[f32], y: &mut [f32]) {
+        let channels = weight.len();
+        let Statistics { mean, scale } = statistics;
+        let (mean, scale, bias) = (&mean[..channels], &scale[..channels], &bias[..channels]);
+        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+            for c in 0..channels {
+                y[c] = (x[c] - mean[c]) * scale[c] * weight[c] + bias[c];
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Adds `dy` to `a`, and `dy` times the normalised value to `b`.
+    fn add_gradients(x: &[f32], dy: &[f32], statistics: &Statistics, a: &mut [f64], b: &mut [f64]) {
+        let channels = a.len();
+        let Statistics { mean, scale } = statistics;
+        let (mean, scale, b) = (&mean[..channels], &scale[..channels], &mut b[..channels]);
+        for (x, dy) in x.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
+            for c in 0..channels {
+                a[c] += f64::from(dy[c]);
+                b[c] += f64::from(dy[c] * (x[c] - mean[c]) * scale[c]);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `a` and `b` are the means over each group of what [`add_gradients`] found, weighted.
+    fn input_gradient(x: &[f32], dy: &[f32], statistics: &Statistics, weight: &[f32], a: &[f32], b: &[f32], dx: &mut [f32]) {
+        let channels = weight.len();
+        let Statistics { mean, scale } = statistics;
+        let (mean, scale) = (&mean[..channels], &scale[..channels]);
+        let (a, b) = (&a[..channels], &b[..channels]);
+        let rows = x.chunks_exact(channels).zip(dy.chunks_exact(channels));
+        for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(channels)) {
+            for c in 0..channels {
+                let unit = (x[c] - mean[c]) * scale[c];
+                dx[c] = scale[c] * (dy[c] * weight[c] - a[c] - unit * b[c]);
+            }
+        }
+    }
+}
+
 /// Per-channel mean and reciprocal deviation of one clip.
 struct Statistics {
     mean: Vec<f32>,
@@ -63,18 +134,10 @@ impl GroupNorm {
     fn statistics(&self, x: &[f32], channels: usize) -> Statistics {
         let frames = x.len() / channels;
         let mut sums = vec![0.0_f64; channels];
-        for row in x.chunks_exact(channels) {
-            for (sum, &x) in sums.iter_mut().zip(row) {
-                *sum += f64::from(x);
-            }
-        }
+        add_values(x, &mut sums);
         let mean = self.over_groups(&sums, frames);
         sums.fill(0.0);
-        for row in x.chunks_exact(channels) {
-            for ((sum, &x), mean) in sums.iter_mut().zip(row).zip(&mean) {
-                *sum += (f64::from(x) - mean).powi(2);
-            }
-        }
+        add_squares(x, &mean, &mut sums);
         let variance = self.over_groups(&sums, frames);
         Statistics {
             mean: mean.iter().map(|&m| m as f32).collect(),
@@ -108,12 +171,11 @@ impl CustomOp3 for GroupNorm {
             let start = clip * frames * channels;
             let valid = start..start + length * channels;
             let x = &x[valid.clone()];
-            let Statistics { mean, scale } = self.statistics(x, channels);
-            for (x, y) in x.chunks_exact(channels).zip(y[valid].chunks_exact_mut(channels)) {
-                for c in 0..channels {
-                    y[c] = (x[c] - mean[c]) * scale[c] * weight[c] + bias[c];
-                }
-            }
+            let statistics = self.statistics(x, channels);
+            threads::for_row_blocks(&mut y[valid], channels, |from, y| {
+                let x = &x[from * channels..from * channels + y.len()];
+                normalise(x, &statistics, weight, bias, y);
+            });
         }
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
@@ -122,7 +184,7 @@ impl CustomOp3 for GroupNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _bias: &Tensor,
+        bias: &Tensor,
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -136,15 +198,10 @@ impl CustomOp3 for GroupNorm {
                         let start = clip * frames * channels;
                         let valid = start..start + length * channels;
                         let (x, dy) = (&x[valid.clone()], &dy[valid.clone()]);
-                        let Statistics { mean, scale } = self.statistics(x, channels);
+                        let statistics = self.statistics(x, channels);
                         // Sums over time of dy and of dy times the normalised value.
                         let (mut a, mut b) = (vec![0.0_f64; channels], vec![0.0_f64; channels]);
-                        for (x, dy) in x.chunks_exact(channels).zip(dy.chunks_exact(channels)) {
-                            for c in 0..channels {
-                                a[c] += f64::from(dy[c]);
-                                b[c] += f64::from(dy[c] * (x[c] - mean[c]) * scale[c]);
-                            }
-                        }
+                        add_gradients(x, dy, &statistics, &mut a, &mut b);
                         for c in 0..channels {
                             db[c] += a[c];
                             dw[c] += b[c];
@@ -155,23 +212,20 @@ impl CustomOp3 for GroupNorm {
                             self.over_groups(&a, length).iter().map(|&v| v as f32).collect();
                         let b: Vec<f32> =
                             self.over_groups(&b, length).iter().map(|&v| v as f32).collect();
-                        let rows = x.chunks_exact(channels).zip(dy.chunks_exact(channels));
-                        for ((x, dy), dx) in rows.zip(dx[valid].chunks_exact_mut(channels)) {
-                            for c in 0..channels {
-                                let unit = (x[c] - mean[c]) * scale[c];
-                                dx[c] = scale[c] * (dy[c] * weight[c] - a[c] - unit * b[c]);
-                            }
-                        }
+                        input_gradient(x, dy, &statistics, weight, &a, &b, &mut dx[valid]);
                     }
                 })
             })
         })???;
-        let device = x.device();
-        let narrow = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect::<Vec<_>>();
+        let add = |sum: &mut [f32], values: &[f64]| {
+            for (s, &v) in sum.iter_mut().zip(values) {
+                *s += v as f32;
+            }
+        };
         Ok((
-            Some(Tensor::from_vec(dx, x.shape(), device)?),
-            Some(Tensor::from_vec(narrow(dw), channels, device)?),
-            Some(Tensor::from_vec(narrow(db), channels, device)?),
+            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
+            deliver_sum(weight, |sum| add(sum, &dw))?,
+            deliver_sum(bias, |sum| add(sum, &db))?,
         ))
     }
 }

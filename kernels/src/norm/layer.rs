@@ -1,9 +1,12 @@
 //! Layer norm over the last dimension.
 
-use crate::storage::{slice, with_slice};
+use crate::gradients::deliver_sum;
+use crate::linear::add_rows;
+use crate::storage::{slice, with_slice, written};
 use crate::threads;
 use crate::vector::{sum_of, vectorised};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use std::mem::MaybeUninit;
 
 /// Normalises each frame to mean 0 and biased variance 1, then scales and shifts (Ba et al. 2016).
 ///
@@ -29,22 +32,35 @@ fn statistics(row: &[f32], eps: f32) -> (f32, f32) {
 }
 
 vectorised! {
-    fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+    fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [MaybeUninit<f32>]) {
         let dim = weight.len();
         for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
             let (mean, scale) = statistics(x, eps);
             for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                *y = (x - mean) * scale * w + b;
+                y.write((x - mean) * scale * w + b);
             }
         }
     }
 }
 
 vectorised! {
-    /// `dx` holds `dy` on entry; adds to `dw` and `db`.
-    fn backward(x: &[f32], weight: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+    /// [`layer_norm`] in place.
+    pub(crate) fn layer_norm_in_place(rows: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+        for row in rows.chunks_exact_mut(weight.len()) {
+            let (mean, scale) = statistics(row, eps);
+            for ((x, &w), &b) in row.iter_mut().zip(weight).zip(bias) {
+                *x = (*x - mean) * scale * w + b;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Writes `dx`, adds to `dw` and `db`.
+    fn backward(x: &[f32], dy: &[f32], weight: &[f32], eps: f32, dx: &mut [MaybeUninit<f32>], dw: &mut [f32], db: &mut [f32]) {
         let dim = weight.len();
-        for (x, d) in x.chunks_exact(dim).zip(dx.chunks_exact_mut(dim)) {
+        let rows = x.chunks_exact(dim).zip(dy.chunks_exact(dim));
+        for ((x, d), dx) in rows.zip(dx.chunks_exact_mut(dim)) {
             let (mean, scale) = statistics(x, eps);
             for (((&x, &d), dw), db) in x.iter().zip(d.iter()).zip(dw.iter_mut()).zip(db.iter_mut()) {
                 *dw += d * (x - mean) * scale;
@@ -53,8 +69,8 @@ vectorised! {
             let n = dim as f32;
             let mean_d = sum_of(dim, |i| d[i] * weight[i]) / n;
             let mean_dx = sum_of(dim, |i| d[i] * weight[i] * (x[i] - mean)) * scale / n;
-            for ((d, &x), &w) in d.iter_mut().zip(x).zip(weight) {
-                *d = scale * (*d * w - mean_d - (x - mean) * scale * mean_dx);
+            for (((dx, &d), &x), &w) in dx.iter_mut().zip(d).zip(x).zip(weight) {
+                dx.write(scale * (d * w - mean_d - (x - mean) * scale * mean_dx));
             }
         }
     }
@@ -80,10 +96,11 @@ impl CustomOp3 for LayerNorm {
         if x_layout.dims().last() != Some(&dim) || bias.len() != dim || dim == 0 {
             bail!("layer norm of width {dim} over a tensor of shape {:?}", x_layout.dims());
         }
-        let mut y = vec![0.0; x.len()];
-        threads::for_row_blocks(&mut y, dim, |start, y| {
+        let block = |start: usize, y: &mut [MaybeUninit<f32>]| {
             forward(&x[start * dim..start * dim + y.len()], weight, bias, self.eps, y);
-        });
+        };
+        // SAFETY: the blocks cover the output in whole rows, and each value is written.
+        let y = unsafe { written(x.len(), |y| threads::for_row_blocks(y, dim, block)) };
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -91,21 +108,26 @@ impl CustomOp3 for LayerNorm {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _bias: &Tensor,
+        bias: &Tensor,
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let mut dx = with_slice(dy, <[f32]>::to_vec)?;
         let dim = weight.elem_count();
         let (mut dw, mut db) = (vec![0.0; dim], vec![0.0; dim]);
-        with_slice(x, |x| {
-            with_slice(weight, |w| backward(x, w, self.eps, &mut dx, &mut dw, &mut db))
-        })??;
-        let device = x.device();
+        let dx = with_slice(x, |x| {
+            with_slice(dy, |dy| {
+                with_slice(weight, |w| {
+                    // SAFETY: rows cover `dx`, and each value is written.
+                    unsafe {
+                        written(x.len(), |dx| backward(x, dy, w, self.eps, dx, &mut dw, &mut db))
+                    }
+                })
+            })
+        })???;
         Ok((
-            Some(Tensor::from_vec(dx, x.shape(), device)?),
-            Some(Tensor::from_vec(dw, dim, device)?),
-            Some(Tensor::from_vec(db, dim, device)?),
+            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
+            deliver_sum(weight, |sum| add_rows(&dw, sum))?,
+            deliver_sum(bias, |sum| add_rows(&db, sum))?,
         ))
     }
 }

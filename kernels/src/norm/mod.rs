@@ -5,3 +5,4 @@ mod layer;
 
 pub use group::group_norm;
 pub use layer::layer_norm;
+pub(crate) use layer::layer_norm_in_place;

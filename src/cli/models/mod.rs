@@ -4,13 +4,14 @@ mod facts;
 mod inspect;
 mod list;
 mod pull;
+mod quantize;
 
 use super::Talk;
 use super::failure::AnyError;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
-/// Look at models, list those on this machine, download others
+/// Look at models, list those on this machine, download others, write them in 8 bits
 #[derive(Debug, Args)]
 pub(super) struct ModelsArgs {
     #[command(subcommand)]
@@ -22,6 +23,7 @@ enum ModelsCommand {
     Inspect(inspect::InspectArgs),
     List(list::ListArgs),
     Pull(pull::PullArgs),
+    Quantize(quantize::QuantizeArgs),
 }
 
 pub(super) fn run(args: &ModelsArgs, talk: Talk) -> Result<ExitCode, AnyError> {
@@ -29,5 +31,6 @@ pub(super) fn run(args: &ModelsArgs, talk: Talk) -> Result<ExitCode, AnyError> {
         ModelsCommand::Inspect(args) => inspect::run(args, talk),
         ModelsCommand::List(args) => list::run(args),
         ModelsCommand::Pull(args) => pull::run(args, talk),
+        ModelsCommand::Quantize(args) => quantize::run(args, talk),
     }
 }

@@ -5,6 +5,7 @@ use super::shards::{ShardError, read_index};
 use super::source::Source;
 use super::stored::{ElementType, StoredTensor};
 use super::value::Value;
+use super::write::{SCALE, scale_name};
 use super::{safetensors_file, torch_legacy, torch_zip};
 use crate::model::parameters::Parameters;
 use candle_core::{Device, Tensor};
@@ -266,12 +267,37 @@ impl CheckpointFile {
         match read.map_err(|source| CheckpointError::Read { name: file(), source })? {
             Some((values, true)) => Ok(values),
             Some((_, false)) => Err(CheckpointError::NotFinite { name: file(), tensor: tensor() }),
-            None => Err(CheckpointError::Type {
+            None => self.scaled(found)?.ok_or_else(|| CheckpointError::Type {
                 name: file(),
                 tensor: tensor(),
                 found: found.element_type(),
             }),
         }
+    }
+
+    /// The values of 8-bit integers with a scale for each of their rows beside them, as
+    /// [`StoredAs::Int8`](super::StoredAs::Int8) writes them; `None` for anything else.
+    fn scaled(&self, tensor: &NamedTensor) -> Result<Option<Vec<f32>>, CheckpointError> {
+        let [rows, columns] = *tensor.shape() else { return Ok(None) };
+        let scale = self.find(&scale_name(&tensor.name));
+        let Some(scale) = scale.filter(|scale| scale.shape() == [rows]) else { return Ok(None) };
+        if tensor.element_type() != ElementType::I8 || !scale.element_type().is_float() {
+            return Ok(None);
+        }
+        let read = |source| CheckpointError::Read { name: self.name.clone(), source };
+        let Some(integers) = tensor.stored.integers().map_err(read)? else { return Ok(None) };
+        let scales = self.values(&scale.name)?;
+        let mut values = Vec::with_capacity(integers.len());
+        for (row, scale) in integers.chunks_exact(columns.max(1)).zip(scales) {
+            values.extend(row.iter().map(|&q| q as f32 * scale));
+        }
+        Ok(Some(values))
+    }
+
+    /// Whether a tensor holds the scales of another, and is no parameter of its own.
+    fn is_scale(&self, tensor: &NamedTensor) -> bool {
+        let scaled = tensor.name.strip_suffix(SCALE).and_then(|name| self.find(name));
+        scaled.is_some_and(|scaled| scaled.element_type() == ElementType::I8)
     }
 
     /// Reads the tensor called `name` as f32.
@@ -291,7 +317,7 @@ impl CheckpointFile {
     /// As [`CheckpointFile::values`].
     pub fn parameters(&self) -> Result<Parameters, CheckpointError> {
         let parameters = Parameters::default();
-        for tensor in &self.tensors {
+        for tensor in self.tensors.iter().filter(|tensor| !self.is_scale(tensor)) {
             let values = self.values(&tensor.name)?;
             parameters
                 .insert(&tensor.name, values, tensor.shape())

@@ -5,6 +5,14 @@ use candle_core::{DType, Tensor};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 
+/// What follows the name of a matrix of integers in that of its scales.
+pub(super) const SCALE: &str = ".scale";
+
+/// Name of the scales of a matrix of integers.
+pub(super) fn scale_name(name: &str) -> String {
+    format!("{name}{SCALE}")
+}
+
 /// How numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredAs {
@@ -12,6 +20,10 @@ pub enum StoredAs {
     F32,
     /// 16-bit floats: half the size, relative rounding 2^-11.
     F16,
+    /// Matrices as 8-bit integers, with a 32-bit scale for each of their rows as
+    /// `NAME.scale`; everything else as 16-bit floats. What products in 8 bits compute with
+    /// is then kept exactly.
+    Int8,
 }
 
 /// Serialises tensors, keys in order, as one safetensors file.
@@ -22,57 +34,156 @@ pub fn to_bytes<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     stored_as: StoredAs,
 ) -> Result<Vec<u8>, CheckpointError> {
-    let views = tensors
-        .into_iter()
-        .map(|(key, tensor)| Ok((key.to_owned(), Stored::new(tensor, stored_as)?)))
-        .collect::<candle_core::Result<Vec<_>>>()
-        .map_err(|source| CheckpointError::Tensor { name: "model".to_owned(), source })?;
+    let mut views = Vec::new();
+    for (key, tensor) in tensors {
+        let mut add = |key: String, form| -> Result<(), CheckpointError> {
+            let stored = Stored::new(tensor, form);
+            let name = || "model".to_owned();
+            views.push((
+                key,
+                stored.map_err(|source| CheckpointError::Tensor { name: name(), source })?,
+            ));
+            Ok(())
+        };
+        match stored_as {
+            StoredAs::F32 => add(key.to_owned(), Form::F32)?,
+            StoredAs::Int8 if tensor.rank() == 2 => {
+                add(key.to_owned(), Form::Int8)?;
+                add(scale_name(key), Form::Scales)?;
+            }
+            StoredAs::F16 | StoredAs::Int8 => add(key.to_owned(), Form::F16)?,
+        }
+    }
     safetensors::serialize(views, None).map_err(|source| CheckpointError::Write { source })
+}
+
+/// What is written of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    F32,
+    F16,
+    /// The rows of a matrix over their scales, rounded.
+    Int8,
+    /// The scales: what makes the largest value of a row 127.
+    Scales,
 }
 
 /// A tensor of f32 on the CPU, converted when its turn comes.
 struct Stored<'a> {
     tensor: &'a Tensor,
-    stored_as: StoredAs,
+    form: Form,
+    shape: Vec<usize>,
 }
 
 impl<'a> Stored<'a> {
-    fn new(tensor: &'a Tensor, stored_as: StoredAs) -> candle_core::Result<Self> {
+    fn new(tensor: &'a Tensor, form: Form) -> candle_core::Result<Self> {
         if tensor.dtype() != DType::F32 || !tensor.device().is_cpu() {
             candle_core::bail!("expected f32 on the CPU, found {:?}", tensor.dtype());
         }
-        Ok(Self { tensor, stored_as })
+        let shape = if form == Form::Scales { &tensor.dims()[..1] } else { tensor.dims() };
+        Ok(Self { tensor, form, shape: shape.to_vec() })
     }
+}
+
+fn scale_of(row: &[f32]) -> f32 {
+    row.iter().fold(0.0_f32, |max, v| max.max(v.abs())) / 127.0
 }
 
 impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {
-        match self.stored_as {
-            StoredAs::F32 => Dtype::F32,
-            StoredAs::F16 => Dtype::F16,
+        match self.form {
+            Form::F32 | Form::Scales => Dtype::F32,
+            Form::F16 => Dtype::F16,
+            Form::Int8 => Dtype::I8,
         }
     }
 
     fn shape(&self) -> &[usize] {
-        self.tensor.dims()
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
         let values = self.tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
         let values = values.expect("a tensor of f32 on the CPU can be read");
-        Cow::Owned(match self.stored_as {
-            StoredAs::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            StoredAs::F16 => {
+        let columns = self.tensor.dims().last().copied().unwrap_or(1).max(1);
+        Cow::Owned(match self.form {
+            Form::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Form::F16 => {
                 values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()
             }
+            Form::Scales => {
+                values.chunks(columns).flat_map(|row| scale_of(row).to_le_bytes()).collect()
+            }
+            Form::Int8 => values
+                .chunks(columns)
+                .flat_map(|row| {
+                    let scale = scale_of(row);
+                    let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+                    row.iter().map(move |v| {
+                        let q = (v * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+                        q.cast_unsigned()
+                    })
+                })
+                .collect(),
         })
     }
 
     fn data_len(&self) -> usize {
-        let size = match self.stored_as {
-            StoredAs::F32 => 4,
-            StoredAs::F16 => 2,
+        let size = match self.form {
+            Form::F32 | Form::Scales => 4,
+            Form::F16 => 2,
+            Form::Int8 => 1,
         };
-        self.tensor.elem_count() * size
+        self.shape.iter().product::<usize>() * size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CheckpointFile;
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn integers_come_back_within_half_a_step_and_stay_as_they_are() {
+        let values = [0.5_f32, -2.54, 0.013, 0.0, 0.0, 0.0, 1e-3, 5e-4, -1e-3];
+        let matrix = Tensor::from_slice(&values, (3, 3), &Device::Cpu).expect("nine values");
+        let vector = Tensor::from_slice(&[0.25_f32, 3.0], 2, &Device::Cpu).expect("two values");
+        let write = |matrix: &Tensor| {
+            let bytes = to_bytes([("b", &vector), ("w", matrix)], StoredAs::Int8).expect("written");
+            let file = CheckpointFile::from_bytes(bytes, "test").expect("sound");
+            let parameters = file.parameters().expect("floats and scaled integers");
+            let names: Vec<String> = parameters.all().into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, ["b", "w"]);
+            assert_eq!(file.values("b").expect("floats"), [0.25, 3.0]);
+            file.tensor("w").expect("scaled integers")
+        };
+        let once = write(&matrix);
+        let read: Vec<f32> = once.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
+        for (row, (read, values)) in read.chunks(3).zip(values.chunks(3)).enumerate() {
+            let half_step = scale_of(values) / 2.0;
+            for (r, v) in read.iter().zip(values) {
+                assert!((r - v).abs() <= half_step * 1.0001, "row {row}: {r} for {v}");
+            }
+        }
+        let twice: Vec<f32> = write(&once).flatten_all().and_then(|t| t.to_vec1()).expect("f32");
+        for (a, b) in read.iter().zip(&twice) {
+            assert!((a - b).abs() <= a.abs() * 1e-6, "{b} after {a}");
+        }
+    }
+
+    #[test]
+    fn integers_without_scales_are_no_parameters() {
+        let bytes = safetensors::serialize(
+            [(
+                "w",
+                safetensors::tensor::TensorView::new(Dtype::I8, vec![1, 2], &[1, 2])
+                    .expect("two bytes"),
+            )],
+            None,
+        )
+        .expect("written");
+        let file = CheckpointFile::from_bytes(bytes, "test").expect("sound");
+        assert!(matches!(file.parameters(), Err(CheckpointError::Type { .. })));
     }
 }

@@ -1,0 +1,133 @@
+//! The arithmetic of AdamW (Loshchilov and Hutter 2019), in place.
+
+use crate::vector::vectorised;
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
+use std::sync::{Mutex, PoisonError};
+
+/// What one step does to every value of a parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Decay rates of the running mean of the gradient and of its square.
+    pub betas: [f32; 2],
+    /// Factor of the gradient.
+    pub scale: f32,
+    /// Factor of the value: one less its decay.
+    pub shrink: f32,
+    /// Learning rate, corrected for the start of the mean.
+    pub rate: f32,
+    /// Reciprocal root of the correction for the start of the square.
+    pub root: f32,
+    /// Added to the root of the mean square.
+    pub eps: f32,
+}
+
+vectorised! {
+    fn add(sum: &mut [f32], other: &[f32]) {
+        for (s, o) in sum.iter_mut().zip(other) {
+            *s += o;
+        }
+    }
+}
+
+vectorised! {
+    fn squares(values: &[f32]) -> f64 {
+        let mut sums = [0.0_f64; 16];
+        let mut chunks = values.chunks_exact(16);
+        for chunk in &mut chunks {
+            for (sum, &v) in sums.iter_mut().zip(chunk) {
+                *sum += f64::from(v) * f64::from(v);
+            }
+        }
+        let rest: f64 = chunks.remainder().iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+        sums.iter().sum::<f64>() + rest
+    }
+}
+
+/// Adds `others` to `gradient` and returns the sum of the squares of the result.
+///
+/// The order of summation is fixed by the length alone.
+#[must_use]
+pub fn add_and_square(gradient: &mut [f32], others: &[&[f32]]) -> f64 {
+    // A piece stays in the first-level cache from the first sum to the squares.
+    const PIECE: usize = 2048;
+    let mut total = 0.0;
+    for (i, piece) in gradient.chunks_mut(PIECE).enumerate() {
+        for other in others {
+            add(piece, &other[i * PIECE..i * PIECE + piece.len()]);
+        }
+        total += squares(piece);
+    }
+    total
+}
+
+vectorised! {
+    fn apply(step: Step, values: &mut [f32], mean: &mut [f32], square: &mut [f32], gradient: &[f32]) {
+        let [beta1, beta2] = step.betas;
+        for (((value, mean), square), &g) in
+            values.iter_mut().zip(mean).zip(square).zip(gradient)
+        {
+            let g = g * step.scale;
+            *mean = beta1 * *mean + (1.0 - beta1) * g;
+            *square = beta2 * *square + (1.0 - beta2) * g * g;
+            *value = *value * step.shrink - step.rate * *mean / (square.sqrt() * step.root + step.eps);
+        }
+    }
+}
+
+/// Updates a parameter and its moments from its gradient.
+///
+/// # Errors
+/// If a length differs from the parameter's or it is not f32 on the CPU.
+pub fn update(
+    parameter: &Tensor,
+    step: Step,
+    moments: (&mut [f32], &mut [f32]),
+    gradient: &[f32],
+) -> Result<()> {
+    let n = parameter.elem_count();
+    if moments.0.len() != n || moments.1.len() != n || gradient.len() != n {
+        bail!("adamw: moments or gradient do not have the parameter's {n} values");
+    }
+    parameter.inplace_op1(&Update { step, moments: Mutex::new(moments), gradient })
+}
+
+struct Update<'a> {
+    step: Step,
+    moments: Mutex<(&'a mut [f32], &'a mut [f32])>,
+    gradient: &'a [f32],
+}
+
+impl InplaceOp1 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets())
+        else {
+            bail!("adamw takes contiguous f32 parameters");
+        };
+        let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mean, square) = &mut *moments;
+        apply(self.step, &mut values[start..end], mean, square, self.gradient);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+
+    #[test]
+    fn sums_and_squares_are_those_of_the_loop() {
+        for n in [0, 1, 15, 16, 2047, 2048, 5003] {
+            let (mut a, b) = (reference::uniform(n, 1), reference::uniform(n, 2));
+            let want: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+            let squares: f64 = want.iter().map(|v| f64::from(*v).powi(2)).sum();
+            let got = add_and_square(&mut a, &[&b]);
+            assert_eq!(a, want);
+            assert!((got - squares).abs() <= 1e-12 * squares.max(1.0), "{got} against {squares}");
+        }
+    }
+}
