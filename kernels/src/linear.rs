@@ -116,7 +116,7 @@ impl CustomOp3 for Linear {
         };
         if self.activation == Activation::Gelu {
             if self.trained {
-                let before = std::mem::replace(&mut y, Vec::new());
+                let before = std::mem::take(&mut y);
                 y = gelu::of(&before);
                 *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
             } else {

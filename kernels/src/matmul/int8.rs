@@ -186,7 +186,7 @@ unsafe fn multiply(
                         (c.add(m0 * row_stride + n0), row_stride),
                         cols,
                         output.cols(n0, cols),
-                    )
+                    );
                 };
             }
             continue;
@@ -262,7 +262,7 @@ mod vnni {
             output: Output<'_>,
         ) {
             let height = self.scales.len();
-            assert!(height >= 1 && height <= ROWS && self.rows.len() >= height * self.depth);
+            assert!((1..=ROWS).contains(&height) && self.rows.len() >= height * self.depth);
             assert!(self.panel.len() == self.depth * PANEL, "panel of another depth");
             assert!(self.column_scales.len() == PANEL && self.offsets.len() == PANEL);
             // Rows that do not exist repeat the last one and are not stored.
