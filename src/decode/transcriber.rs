@@ -15,8 +15,10 @@ use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Below this probability of any language tag a segment is taken to hold no speech.
-const SPEECH_THRESHOLD: f64 = 0.5;
+/// Below this probability of any language tag a segment is taken to hold no speech. Speech whose
+/// language is in doubt can leave the tags half the probability; silence, noise and hum leave
+/// them under a thousandth.
+const SPEECH_THRESHOLD: f64 = 0.1;
 
 /// A model or input that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
