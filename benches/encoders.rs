@@ -1,42 +1,16 @@
 //! HuBERT base and multi-resolution HuBERT base, random weights, hearing one clip.
 
-use asr::model::{
-    ConvLayer, ConvNorm, Encoder, EncoderConfig, Family, Parameters, Pass, Sampling, Sequence,
-    Variant,
-};
+mod published;
+
+use asr::model::{Encoder, Parameters, Pass, Sequence};
 use asr_kernels::{Precision, reference};
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use published::base;
 use std::hint::black_box;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// The published configurations: twelve layers, all at 20 ms, or the middle four at 40 ms.
-fn base(multi_resolution: bool) -> EncoderConfig {
-    let layer = |(kernel, stride)| ConvLayer { dim: 512, kernel, stride };
-    let shapes = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)];
-    let family = if multi_resolution { Family::MrHubert } else { Family::Hubert };
-    EncoderConfig {
-        input_channels: 1,
-        conv_layers: shapes.map(layer).to_vec(),
-        conv_norm: ConvNorm::FirstGroup,
-        embed_dim: 768,
-        ffn_dim: 3072,
-        heads: 12,
-        stage_layers: if multi_resolution { vec![4, 4, 4] } else { vec![12] },
-        rate_ratios: if multi_resolution { vec![[1, 2]] } else { Vec::new() },
-        sampling: Sampling::ConvAdapter { kernel: 1 },
-        layer_norm_first: false,
-        position_kernel: 128,
-        position_groups: 16,
-        dropout: 0.0,
-        activation_dropout: 0.0,
-        input_dropout: 0.0,
-        layer_drop: 0.0,
-        variant: Variant { family, ..Variant::default() },
-    }
-}
 
 /// Elements are samples.
 fn encoders(c: &mut Criterion) {

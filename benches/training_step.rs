@@ -5,10 +5,9 @@
 //! cargo bench --bench training_step -- [f32|bf16] [clips] [runs]
 //! ```
 
-use asr::model::{
-    ConvLayer, ConvNorm, Encoder, EncoderConfig, Family, Parameters, Pass, Sampling, Sequence,
-    Variant,
-};
+mod published;
+
+use asr::model::{Encoder, Parameters, Pass, Sequence};
 use asr_kernels::adamw::{self, Step};
 use asr_kernels::gradients::Gradients;
 use asr_kernels::{Precision, isa, reference, threads};
@@ -20,30 +19,6 @@ use std::time::Instant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CLIP_S: f64 = 10.0;
-
-fn hubert_base() -> EncoderConfig {
-    let layer = |(kernel, stride)| ConvLayer { dim: 512, kernel, stride };
-    let shapes = [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)];
-    EncoderConfig {
-        input_channels: 1,
-        conv_layers: shapes.map(layer).to_vec(),
-        conv_norm: ConvNorm::FirstGroup,
-        embed_dim: 768,
-        ffn_dim: 3072,
-        heads: 12,
-        stage_layers: vec![12],
-        rate_ratios: Vec::new(),
-        sampling: Sampling::ConvAdapter { kernel: 1 },
-        layer_norm_first: false,
-        position_kernel: 128,
-        position_groups: 16,
-        dropout: 0.0,
-        activation_dropout: 0.0,
-        input_dropout: 0.0,
-        layer_drop: 0.0,
-        variant: Variant { family: Family::Hubert, ..Variant::default() },
-    }
-}
 
 struct Parameter {
     var: Var,
@@ -61,7 +36,7 @@ fn main() -> Result<()> {
     let (clips, runs) = (number(4), number(5));
     let samples = (CLIP_S * 16_000.0) as usize;
     let parameters = Parameters::default();
-    let encoder = Encoder::new(&hubert_base(), &parameters.seeded(1))?;
+    let encoder = Encoder::new(&published::base(false), &parameters.seeded(1))?;
     let wave = reference::uniform(clips * samples, 1).iter().map(|v| 0.1 * v).collect();
     let input = Sequence {
         hidden: Tensor::from_vec::<_, f32>(wave, (clips, samples, 1), &Device::Cpu)?,

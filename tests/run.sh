@@ -84,6 +84,15 @@ tests() {
     return "$status"
 }
 
+# The larger reference cases, where their folder is at hand: ASR_GOLDEN names it.
+references() {
+    if [ ! -d "${ASR_GOLDEN:-}" ]; then
+        echo "skipped: no folder of reference cases (ASR_GOLDEN names one)"
+        return
+    fi
+    ASR_GOLDEN=$(cd "$ASR_GOLDEN" && pwd) cargo test --release --workspace --all-features --test golden -- --ignored
+}
+
 # The first command of README.md, as it stands there, writes text for each clip.
 readme() {
     local command='cargo run --release -- transcribe examples/audio' line clips output lines
@@ -108,6 +117,7 @@ step rust rust
 step formatting formatting
 step lints cargo clippy --release --workspace --all-targets --all-features -- -D warnings
 step tests tests
+step "larger references" references
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --all-features --no-deps --document-private-items
 step benches cargo bench --workspace --all-features --no-run
 step "fuzz targets" cargo check --release --target-dir target --manifest-path tests/fuzz/Cargo.toml

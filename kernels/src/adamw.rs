@@ -1,5 +1,6 @@
 //! The arithmetic of AdamW (Loshchilov and Hutter 2019), in place.
 
+use crate::linear::add_rows;
 use crate::vector::vectorised;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 use std::sync::{Mutex, PoisonError};
@@ -19,14 +20,6 @@ pub struct Step {
     pub root: f32,
     /// Added to the root of the mean square.
     pub eps: f32,
-}
-
-vectorised! {
-    fn add(sum: &mut [f32], other: &[f32]) {
-        for (s, o) in sum.iter_mut().zip(other) {
-            *s += o;
-        }
-    }
 }
 
 vectorised! {
@@ -53,7 +46,7 @@ pub fn add_and_square(gradient: &mut [f32], others: &[&[f32]]) -> f64 {
     let mut total = 0.0;
     for (i, piece) in gradient.chunks_mut(PIECE).enumerate() {
         for other in others {
-            add(piece, &other[i * PIECE..i * PIECE + piece.len()]);
+            add_rows(&other[i * PIECE..i * PIECE + piece.len()], piece);
         }
         total += squares(piece);
     }

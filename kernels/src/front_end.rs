@@ -56,9 +56,18 @@ pub enum FrontEndNorm<'a> {
 #[must_use]
 pub fn applies(x: &Tensor, layers: &[FrontEndLayer<'_>]) -> bool {
     let grouped = |norm: &FrontEndNorm<'_>| matches!(norm, FrontEndNorm::Group(..));
+    let trained = |layer: &FrontEndLayer<'_>| {
+        let norm = match layer.norm {
+            FrontEndNorm::None => false,
+            FrontEndNorm::Group(weight, bias) | FrontEndNorm::Layer(weight, bias, _) => {
+                weight.track_op() || bias.track_op()
+            }
+        };
+        norm || layer.weight.track_op() || layer.bias.is_some_and(Tensor::track_op)
+    };
     !x.track_op()
         && !layers.is_empty()
-        && layers.iter().all(|layer| !layer.weight.track_op())
+        && !layers.iter().any(trained)
         && layers.iter().skip(1).all(|layer| !grouped(&layer.norm))
         && (!grouped(&layers[0].norm)
             || layers[0].weight.elem_count()

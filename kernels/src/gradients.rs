@@ -101,6 +101,10 @@ pub(crate) fn deliver(
     parameter: &Tensor,
     write: impl FnOnce(&mut [f32], Output<'static>),
 ) -> Result<Option<Tensor>> {
+    // What is frozen needs no gradient, and its product is as dear as any.
+    if !parameter.track_op() {
+        return Ok(None);
+    }
     let id = parameter.id();
     // Taken out while it is written, so that nothing is borrowed meanwhile.
     let slot = COLLECTED.with_borrow_mut(|slots| {

@@ -1,12 +1,11 @@
 //! Making language scores honest: a temperature and a threshold fitted on held-out clips.
 
+use super::corpus::{batches, transcribed};
 use crate::config::Calibration;
 use crate::data::Corpus;
 use crate::decode::{DecodeError, ScoredLanguage, Transcriber};
 use crate::text::Language;
 
-/// Seconds of audio decoded at a time.
-const BATCH_S: f64 = 120.0;
 /// Share of the clips whose language is rightly named that may fall below the threshold.
 const REJECTED: f64 = 0.02;
 /// Bins of the expected calibration error.
@@ -70,21 +69,12 @@ pub fn calibrate(
     transcriber: &Transcriber,
     corpus: &Corpus,
 ) -> Result<Option<Fitted>, DecodeError> {
-    let mut order: Vec<usize> = (0..corpus.clips().len()).collect();
-    order.sort_by(|&a, &b| corpus.duration_s(a).total_cmp(&corpus.duration_s(b)));
     let mut cases = Vec::new();
-    let mut rest = order.as_slice();
-    while !rest.is_empty() {
-        // Clips are in order of length, so the last one decides the padding.
-        let fits = |n: &usize| corpus.duration_s(rest[*n - 1]) * *n as f64 <= BATCH_S;
-        let (clips, others) = rest.split_at((1..=rest.len()).take_while(fits).last().unwrap_or(1));
-        let waveforms: Vec<Vec<f32>> = clips.iter().map(|&i| corpus.waveform(i)).collect();
-        let views: Vec<&[f32]> = waveforms.iter().map(Vec::as_slice).collect();
-        for (&i, found) in clips.iter().zip(transcriber.transcribe(&views, None)?) {
+    for clips in batches(corpus) {
+        for (i, found) in transcribed(transcriber, corpus, &clips)? {
             let language = corpus.clips()[i].language;
             cases.extend(language.and_then(|language| Case::new(&found.languages, language)));
         }
-        rest = others;
     }
     Ok(fit(&cases))
 }

@@ -1,7 +1,7 @@
 //! Scores of a model on clips with known language and text.
 
 use crate::data::{Condition, Corpus, Transcript};
-use crate::decode::{DecodeError, Transcribe};
+use crate::decode::{DecodeError, SegmentText, Transcribe};
 use crate::text::{Language, count_characters, count_words, normalise};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -139,21 +139,12 @@ pub fn evaluate(
     counted: impl Fn(Language) -> bool,
     mut progress: impl FnMut(usize),
 ) -> Result<CorpusScores, DecodeError> {
-    let mut order: Vec<usize> = (0..corpus.clips().len()).collect();
-    order.sort_by(|&a, &b| corpus.duration_s(a).total_cmp(&corpus.duration_s(b)));
     let mut table: BTreeMap<(Language, Option<Condition>), Counts> = BTreeMap::new();
     let mut confusions: BTreeMap<(Language, Option<Language>), usize> = BTreeMap::new();
-    let mut outcomes = Vec::with_capacity(order.len());
-    let mut start = 0;
-    while start < order.len() {
-        // Clips are in order of length, so the last one decides the padding.
-        let fits =
-            |end: &usize| corpus.duration_s(order[*end - 1]) * (*end - start) as f64 <= BATCH_S;
-        let end = (start + 1..=order.len()).take_while(fits).last().unwrap_or(start + 1);
-        let clips = &order[start..end];
-        let waveforms: Vec<Vec<f32>> = clips.iter().map(|&i| corpus.waveform(i)).collect();
-        let views: Vec<&[f32]> = waveforms.iter().map(Vec::as_slice).collect();
-        for (&i, found) in clips.iter().zip(transcriber.transcribe(&views, None)?) {
+    let mut outcomes = Vec::with_capacity(corpus.clips().len());
+    let mut done = 0;
+    for clips in batches(corpus) {
+        for (i, found) in transcribed(transcriber, corpus, &clips)? {
             let clip = &corpus.clips()[i];
             let Some(language) = clip.language else { continue };
             let named = found.languages.first().map(|l| l.code);
@@ -190,8 +181,8 @@ pub fn evaluate(
                 characters: counts.characters,
             });
         }
-        progress(end);
-        start = end;
+        done += clips.len();
+        progress(done);
     }
     let group = |wanted: &dyn Fn(Language, Option<Condition>) -> bool| {
         // Seen and unseen speakers of a language are one language.
@@ -230,22 +221,52 @@ pub fn evaluate(
     })
 }
 
+/// Clips by length, shortest first, as batches of [`BATCH_S`].
+pub(super) fn batches(corpus: &Corpus) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..corpus.clips().len()).collect();
+    order.sort_by(|&a, &b| corpus.duration_s(a).total_cmp(&corpus.duration_s(b)));
+    let mut batches = Vec::new();
+    let mut rest = order.as_slice();
+    while !rest.is_empty() {
+        // Clips are in order of length, so the last one decides the padding.
+        let fits = |n: &usize| corpus.duration_s(rest[*n - 1]) * *n as f64 <= BATCH_S;
+        let (batch, others) = rest.split_at((1..=rest.len()).take_while(fits).last().unwrap_or(1));
+        batches.push(batch.to_vec());
+        rest = others;
+    }
+    batches
+}
+
+/// What is understood of each clip of a batch.
+pub(super) fn transcribed(
+    transcriber: &dyn Transcribe,
+    corpus: &Corpus,
+    clips: &[usize],
+) -> Result<Vec<(usize, SegmentText)>, DecodeError> {
+    let waveforms: Vec<Vec<f32>> = clips.iter().map(|&i| corpus.waveform(i)).collect();
+    let views: Vec<&[f32]> = waveforms.iter().map(Vec::as_slice).collect();
+    Ok(clips.iter().copied().zip(transcriber.transcribe(&views, None)?).collect())
+}
+
+/// Mean of what there is; `None` of nothing.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values: Vec<f64> = values.collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
 fn grouped(rows: &[&Counts]) -> Group {
     let mut pooled = Counts::default();
     for row in rows {
         pooled.add(**row);
     }
-    let mean = |values: Vec<f64>| {
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    };
     Group {
         languages: rows.len(),
         clips: pooled.clips,
         cer: pooled.cer(),
-        macro_cer: mean(rows.iter().filter_map(|row| row.cer()).collect()),
+        macro_cer: mean(rows.iter().filter_map(|row| row.cer())),
         wer: pooled.wer(),
         lid_accuracy: pooled.lid(),
-        macro_lid_accuracy: mean(rows.iter().filter_map(|row| row.lid()).collect()),
+        macro_lid_accuracy: mean(rows.iter().filter_map(|row| row.lid())),
     }
 }
 

@@ -30,7 +30,7 @@ const MAX_PIECES_FOR_LANGUAGE: usize = 20;
 ///   asr align -l swa interview.ogg interview.txt -f ctm
 ///
 /// Lines of the text may be separated by speech that is not in it, and so may its beginning and
-/// end. Scores are the model's mean probability of what is aligned, 0 to 1; 0 for what is not
+/// end. The model is `default` or a folder made by `asr finetune`. Scores are the model's mean probability of what is aligned, 0 to 1; 0 for what is not
 /// spoken, such as a dash.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]

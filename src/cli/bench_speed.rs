@@ -23,8 +23,8 @@ use std::time::Instant;
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct SpeedArgs {
-    /// Length of each clip
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    /// Length of each clip, 0.025 to 3600 seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = clip_length)]
     seconds: f64,
     /// Clips computed together, one measurement for each number
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,8", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -66,10 +66,15 @@ struct Speed {
     peak_mb: Option<f64>,
 }
 
+/// Seconds as they are typed.
+fn clip_length(given: &str) -> Result<f64, &'static str> {
+    let value = given.parse::<f64>().ok().filter(|s| (0.025..=3600.0).contains(s));
+    value.ok_or("must be a number from 0.025 to 3600")
+}
+
 pub(super) fn run(args: &SpeedArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let mut all = Vec::new();
-    let longest = args.seconds.clamp(0.025, 3600.0);
-    let samples = (longest * 16_000.0) as usize;
+    let samples = (args.seconds * 16_000.0) as usize;
     for (name, precision) in args.model.precisions() {
         let start = Instant::now();
         let extractor = args.model.measured(precision, talk)?;

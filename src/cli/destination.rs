@@ -12,6 +12,13 @@ pub(super) enum Destination {
     Folder(Folder),
 }
 
+impl Destination {
+    /// Whether results stay in files.
+    pub(super) fn is_kept(&self) -> bool {
+        !matches!(self, Self::One(Output::Stdout))
+    }
+}
+
 /// A folder with a file per input.
 pub(super) struct Folder {
     names: HashMap<Input, PathBuf>,

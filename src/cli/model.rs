@@ -126,11 +126,12 @@ impl ModelArgs {
         language: Option<&str>,
         talk: Talk,
     ) -> Result<Extractor, AnyError> {
+        let (_, arithmetic) = self.precision()?;
         let (model, _) = self.any(language, talk)?;
         if let AnyModel::Speech(model) = &model {
             tell_unused(model.unused(), talk);
         }
-        Ok(Extractor::new(model, self.precision()?.1)?)
+        Ok(Extractor::new(model, arithmetic)?)
     }
 
     /// Sets up threads and loads the model; `language` picks the adapter of a model that has

@@ -264,6 +264,7 @@ impl Output {
             Self::Stdout => Ok(write_stdout(text.as_bytes())?),
             Self::File { path, file, .. } => Ok(file
                 .write_all(text.as_bytes())
+                .and_then(|()| file.flush())
                 .map_err(|source| CliError::Write { path: path.clone(), source })?),
         }
     }

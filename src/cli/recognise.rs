@@ -28,6 +28,8 @@ pub(super) struct Recognised {
     pub(super) duration_s: f64,
     /// What was lost or repaired, in plain words.
     pub(super) warnings: Vec<String>,
+    /// Ctrl-C came before its end.
+    pub(super) is_cut: bool,
 }
 
 /// Why an input has no result.
@@ -96,9 +98,7 @@ pub(super) fn recognise(
     talk: Talk,
     sink: &mut dyn Sink,
 ) -> Result<ExitCode, AnyError> {
-    if let Some(recogniser) = transcriber.recogniser() {
-        recogniser.check_languages(manner.candidates)?;
-    }
+    transcriber.check_languages(manner.candidates)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -114,43 +114,51 @@ pub(super) fn recognise(
     std::thread::scope(|scope| {
         let work = Work { transcriber, inputs, list, manner, stop: &stop, sender };
         scope.spawn(move || work.all());
-        // Results come as they are ready; those ahead of their turn wait here.
-        let mut waiting = BTreeMap::new();
-        let mut next = 0;
-        for message in receiver {
-            let (i, result) = match message {
-                Message::Segment(i, segment) => {
-                    sink.segment(&list[i], &segment)?;
-                    continue;
-                }
-                Message::Done(i, result) => (i, result),
-            };
-            waiting.insert(i, result);
-            while let Some(result) = waiting.remove(&next) {
-                let input = &list[next];
-                next += 1;
-                progress.inc(1);
-                match &result {
-                    Ok(found) => {
-                        for warning in &found.warnings {
-                            progress.suspend(|| {
-                                talk.warn(format_args!("`{}`: {warning}", input.name()));
-                            });
-                        }
-                    }
-                    Err(InputError::Interrupted) => {
-                        interrupted = true;
+        let tell_all = || {
+            // Results come as they are ready; those ahead of their turn wait here.
+            let mut waiting = BTreeMap::new();
+            let mut next = 0;
+            for message in receiver {
+                let (i, result) = match message {
+                    Message::Segment(i, segment) => {
+                        sink.segment(&list[i], &segment)?;
                         continue;
                     }
-                    Err(error) => {
-                        failed = true;
-                        progress.suspend(|| tell(error));
+                    Message::Done(i, result) => (i, result),
+                };
+                waiting.insert(i, result);
+                while let Some(result) = waiting.remove(&next) {
+                    let input = &list[next];
+                    next += 1;
+                    progress.inc(1);
+                    match &result {
+                        Ok(found) => {
+                            for warning in &found.warnings {
+                                progress.suspend(|| {
+                                    talk.warn(format_args!("`{}`: {warning}", input.name()));
+                                });
+                            }
+                        }
+                        Err(InputError::Interrupted) => {
+                            interrupted = true;
+                            continue;
+                        }
+                        Err(error) => {
+                            failed = true;
+                            progress.suspend(|| tell(error));
+                        }
                     }
+                    progress.suspend(|| sink.result(input, &result))?;
                 }
-                progress.suspend(|| sink.result(input, &result))?;
             }
+            Ok::<(), AnyError>(())
+        };
+        let told = tell_all();
+        if told.is_err() {
+            // Nobody takes what else is found, so nobody need look for it.
+            stop.store(true, Ordering::Relaxed);
         }
-        Ok::<(), AnyError>(())
+        told
     })?;
     progress.finish_and_clear();
     Ok(ExitCode::from(match (interrupted || stop.load(Ordering::Relaxed), failed) {
@@ -240,7 +248,7 @@ impl Work<'_> {
                         let warnings = clip.warnings.clone();
                         self.send(
                             clip.index,
-                            Ok(Recognised { transcription, duration_s, warnings }),
+                            Ok(Recognised { transcription, duration_s, warnings, is_cut: false }),
                         );
                     }
                 }
@@ -294,6 +302,7 @@ impl Work<'_> {
             transcription,
             duration_s: samples as f64 / 16_000.0,
             warnings: audio.damage().iter().map(ToString::to_string).collect(),
+            is_cut: self.stopped(),
         })
     }
 

@@ -248,6 +248,10 @@ impl Sink for Writer<'_> {
         input: &Input,
         result: &Result<Recognised, InputError>,
     ) -> Result<(), AnyError> {
+        // An input that Ctrl-C cut off has no result that is kept, so that `--resume` tries it again.
+        if self.destination.is_kept() && result.as_ref().is_ok_and(|found| found.is_cut) {
+            return Ok(());
+        }
         let text = match (&self.entry, result) {
             (Some(model), _) => {
                 let value = json(input, result, None, Some(self.detail()), 0.0, model)?;

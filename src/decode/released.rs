@@ -1,7 +1,7 @@
 //! Text and languages of released checkpoints.
 
 use super::greedy::log_softmax;
-use super::transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber};
+use super::transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber, check_candidates};
 use crate::config::{Calibration, Head, LanguageUnit, LanguageUnits, SpeechModel, Wanted};
 use crate::text::{CtcTokens, Language};
 use asr_kernels::Precision;
@@ -19,6 +19,12 @@ pub trait Transcribe: Send + Sync {
         clips: &[&[f32]],
         candidates: Option<&[Language]>,
     ) -> Result<Vec<SegmentText>, DecodeError>;
+
+    /// Checks that the model knows one of the languages asked for, where it tells languages apart.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnknownLanguages`].
+    fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError>;
 
     /// Whether it writes down what is said.
     fn writes_text(&self) -> bool;
@@ -50,6 +56,10 @@ impl Transcribe for Transcriber {
         candidates: Option<&[Language]>,
     ) -> Result<Vec<SegmentText>, DecodeError> {
         self.transcribe(clips, candidates)
+    }
+
+    fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
+        self.check_languages(candidates)
     }
 
     fn writes_text(&self) -> bool {
@@ -177,6 +187,17 @@ impl Transcribe for ReleasedTranscriber {
             .iter()
             .map(|logits| Ok(self.read(logits.flatten_all()?.to_vec1()?, candidates)))
             .collect()
+    }
+
+    fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
+        match self.model.head() {
+            Head::Classifier { labels, .. } => check_candidates(candidates, |language| {
+                labels
+                    .iter()
+                    .any(|label| label.parse().is_ok_and(|code: Language| code == language))
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn writes_text(&self) -> bool {

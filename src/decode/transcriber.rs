@@ -236,13 +236,7 @@ impl Transcriber {
     /// # Errors
     /// [`DecodeError::UnknownLanguages`].
     pub fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
-        match candidates {
-            Some(asked) if !asked.iter().any(|&l| self.vocabulary.id_of_language(l).is_some()) => {
-                let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
-                Err(DecodeError::UnknownLanguages { asked: asked.join(", ") })
-            }
-            _ => Ok(()),
-        }
+        check_candidates(candidates, |language| self.vocabulary.id_of_language(language).is_some())
     }
 
     /// What the model makes of each clip.
@@ -371,6 +365,20 @@ impl Transcriber {
             words,
             location: heard.place,
         }
+    }
+}
+
+/// Checks that one of the `candidates`, if there are any, is `known`.
+pub(super) fn check_candidates(
+    candidates: Option<&[Language]>,
+    known: impl Fn(Language) -> bool,
+) -> Result<(), DecodeError> {
+    match candidates {
+        Some(asked) if !asked.iter().any(|&language| known(language)) => {
+            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+            Err(DecodeError::UnknownLanguages { asked: asked.join(", ") })
+        }
+        _ => Ok(()),
     }
 }
 

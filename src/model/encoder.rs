@@ -101,11 +101,7 @@ impl Encoder {
         adapters: &[&LanguageAdapter],
         pass: &Pass,
     ) -> Result<Encoded> {
-        let frames = self.front_end().forward(input, pass)?;
-        let mut trace = self.tracing(&frames, adapters)?;
-        trace.stages = Some(Vec::new());
-        let resolutions = self.encode(&frames, pass, &mut trace)?;
-        Ok(Encoded { resolutions, stages: trace.stages.unwrap_or_default() })
+        self.run(input, pass, Trace { adapters, stages: Some(Vec::new()), ..Trace::default() })
     }
 
     /// As [`Encoder::trace`]; `after` sees the frames after each Transformer block, numbered
@@ -120,12 +116,9 @@ impl Encoder {
         pass: &Pass,
         after: &mut dyn AfterBlock,
     ) -> Result<Encoded> {
-        let frames = self.front_end().forward(input, pass)?;
-        let mut trace = self.tracing(&frames, adapters)?;
-        trace.stages = Some(Vec::new());
+        let mut trace = Trace { adapters, stages: Some(Vec::new()), ..Trace::default() };
         trace.after = Some(after);
-        let resolutions = self.encode(&frames, pass, &mut trace)?;
-        Ok(Encoded { resolutions, stages: trace.stages.unwrap_or_default() })
+        self.run(input, pass, trace)
     }
 
     /// Outputs at every frame rate, lowest first, of an encoder without adapters; `after` as in
@@ -139,10 +132,8 @@ impl Encoder {
         pass: &Pass,
         after: &mut dyn AfterBlock,
     ) -> Result<Vec<Resolution>> {
-        let frames = self.front_end().forward(input, pass)?;
-        let mut trace = self.tracing(&frames, &[])?;
-        trace.after = Some(after);
-        self.encode(&frames, pass, &mut trace)
+        let trace = Trace { after: Some(after), ..Trace::default() };
+        Ok(self.run(input, pass, trace)?.resolutions)
     }
 
     /// Encodes a batch without keeping its hidden states; arguments as [`Encoder::trace`].
@@ -155,23 +146,18 @@ impl Encoder {
         adapters: &[&LanguageAdapter],
         pass: &Pass,
     ) -> Result<Encoded> {
-        let frames = self.front_end().forward(input, pass)?;
-        let mut trace = self.tracing(&frames, adapters)?;
-        let resolutions = self.encode(&frames, pass, &mut trace)?;
-        Ok(Encoded { resolutions, stages: Vec::new() })
+        self.run(input, pass, Trace { adapters, ..Trace::default() })
     }
 
-    fn tracing<'a>(
-        &self,
-        frames: &Sequence,
-        adapters: &'a [&'a LanguageAdapter],
-    ) -> Result<Trace<'a>> {
+    fn run(&self, input: &Sequence, pass: &Pass, mut trace: Trace<'_>) -> Result<Encoded> {
+        let frames = self.front_end().forward(input, pass)?;
         let wanted =
             if self.config.variant.adapter_dim.is_some() { frames.lengths.len() } else { 0 };
-        if adapters.len() != wanted {
-            bail!("{} adapters for a batch that takes {wanted}", adapters.len());
+        if trace.adapters.len() != wanted {
+            bail!("{} adapters for a batch that takes {wanted}", trace.adapters.len());
         }
-        Ok(Trace { adapters, ..Trace::default() })
+        let resolutions = self.encode(&frames, pass, &mut trace)?;
+        Ok(Encoded { resolutions, stages: trace.stages.unwrap_or_default() })
     }
 
     /// Outputs at every frame rate, from frames of the front end.

@@ -4,7 +4,7 @@ use super::batch_norm::BatchNorm;
 use super::pass::Pass;
 use super::sequence::Sequence;
 use super::transformer::Linear;
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 
 /// Smallest variance; a root has no gradient at 0.
@@ -47,9 +47,6 @@ pub struct AttentivePooling {
 }
 
 impl AttentivePooling {
-    /// Width of the attention in the published models.
-    pub const PUBLISHED_BOTTLENECK: usize = 128;
-
     /// Pooling of `dim` channels with an attention `bottleneck` wide, on the tensors
     /// `attention.{0,2,3}`.
     ///
@@ -92,7 +89,7 @@ impl AttentivePooling {
         let means = weighted.sum(1)?;
         let squares = (weighted * x)?.sum(1)?;
         let variances = (squares - means.sqr()?)?.maximum(MIN_VARIANCE)?.minimum(MAX_VARIANCE)?;
-        Tensor::cat(&[means, variances.sqrt()?], D::Minus1)?.to_dtype(DType::F32)
+        Tensor::cat(&[means, variances.sqrt()?], D::Minus1)
     }
 }
 

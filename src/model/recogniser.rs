@@ -3,7 +3,7 @@
 use super::after_block::AfterBlock;
 use super::config::EncoderConfig;
 use super::encoder::{Encoded, Encoder};
-use super::geo::{GeoBranches, GeoListener};
+use super::geo::{CONDITIONING_MAPS, GeoBranches, GeoListener};
 use super::intermediate_ctc::{CtcListener, IntermediateCtc, Predicts};
 use super::joint::JointConfig;
 use super::language_head::{LanguageHead, LanguageOutput};
@@ -87,7 +87,9 @@ impl Recogniser {
         seed: u64,
     ) -> Result<Self> {
         if config.joint.geo.as_ref().is_some_and(|geo| !geo.conditioning.is_trainable()) {
-            parameters.freeze(|name| name.starts_with("geo.lang2vec_conditioning_projs."));
+            parameters.freeze(|name| {
+                name.strip_prefix("geo.").is_some_and(|name| name.starts_with(CONDITIONING_MAPS))
+            });
         }
         let low_resolution = !config.encoder.rate_ratios.is_empty();
         Self::build(config, &parameters.seeded(seed), low_resolution)

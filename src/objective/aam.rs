@@ -1,6 +1,6 @@
 //! Additive angular margin softmax (Deng et al. 2019, ArcFace, equation 3).
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Margin and scale.
@@ -50,7 +50,7 @@ fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<Tensor> {
     for (row, &label) in values.chunks_exact_mut(classes).zip(labels) {
         row[label as usize] = 1.0;
     }
-    Tensor::from_vec(values, (labels.len(), classes), like.device())?.to_dtype(DType::F32)
+    Tensor::from_vec(values, (labels.len(), classes), like.device())
 }
 
 #[cfg(test)]

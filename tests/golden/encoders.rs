@@ -3,7 +3,7 @@
 //!
 //! Every case says in `provenance.toml` what made it and how close is close enough. The cases
 //! that are too large to keep here run with
-//! `ASR_GOLDEN=FOLDER cargo test --release --test golden -- --ignored`.
+//! `ASR_GOLDEN=FOLDER cargo references`, in `tests/run.sh` where that is set.
 
 use asr::config::{
     AnyModel, Head, LoadOptions, Outputs, SpeechModel, Wanted, load_model, load_speech_model,
@@ -276,35 +276,35 @@ cases! {
     mr_hubert_large_in_half_precision: kept "mr-hubert-2res-large" "checkpoint.pt", 4;
     mr_hubert_of_three_resolutions: kept "mr-hubert-3res-20-40-80" "checkpoint.pt", 4;
     mr_hubert_converted_by_s3prl: kept "mr-hubert-s3prl-converted" "mrhubert_mono_base.pt", 4;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_hubert_base: shared "hubert-base" "", 18;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_hubert_base_in_fairseq: shared "hubert-base" "hubert_fairseq.pt", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     hubert_large: shared "hubert-large" "", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     mhubert_147: shared "mhubert-147" "", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     wav2vec2_base_with_ctc: shared "wav2vec2-ctc" "", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_wavlm_base: shared "wavlm-base" "", 14;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     wavlm_large: shared "wavlm-large" "", 14;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     wavlm_large_of_unilm: shared "wavlm-large" "wavlm_unilm.pt", 8;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_wavlablm: shared "wavlablm-espnet" "5epoch.pth", 12;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     mr_hubert_base: shared "mr-hubert-2res-base" "checkpoint.pt", 20;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_mr_hubert_large: shared "mr-hubert-2res-large" "checkpoint.pt", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     mr_hubert_of_20_40_and_100_ms: shared "mr-hubert-3res-20-40-100" "checkpoint.pt", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_three_resolutions: shared "mr-hubert-3res-20-40-80" "checkpoint.pt", 20;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     mr_hubert_with_plain_sampling: shared "mr-hubert-simple-sampling" "checkpoint.pt", 10;
-    #[ignore = "needs the golden folder: set ASR_GOLDEN"]
+    #[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
     all_of_s3prl: shared "mr-hubert-s3prl-converted" "mrhubert_mono_base.pt", 8;
 }
 

@@ -12,7 +12,7 @@ static TRANSCRIBER: LazyLock<Transcriber> = LazyLock::new(|| {
     Transcriber::new(&embedded_model().expect("embedded"), Precision::F32).expect("fits")
 });
 
-/// Five examples, one after the other: about half a minute.
+/// Six examples, one after the other: about half a minute.
 static SPEECH: LazyLock<Vec<f32>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/audio");
     ["eng.flac", "swa.m4a", "deu.flac", "ell.ogg", "spa.wav", "ces.opus"]

@@ -6,7 +6,7 @@ use super::published::LabelSet;
 use super::{MlSuperbError, Split, TRANSCRIPTS, hugging_face};
 use crate::text::Language;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Longest line of a transcript that is read.
@@ -120,12 +120,19 @@ impl Release {
             let mut n_lines = 0;
             for number in 1.. {
                 bytes.clear();
-                if reader.read_until(b'\n', &mut bytes).map_err(read)? == 0 {
+                let mut limited = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1);
+                if limited.read_until(b'\n', &mut bytes).map_err(read)? == 0 {
                     break;
                 }
                 let at = || format!("{here}/{file_name}, line {number}");
-                let line = std::str::from_utf8(&bytes).ok().filter(|l| l.len() <= MAX_LINE_BYTES);
-                let Some(line) = line else {
+                if bytes.len() > MAX_LINE_BYTES {
+                    if !bytes.ends_with(b"\n") {
+                        reader.skip_until(b'\n').map_err(read)?;
+                    }
+                    self.problems.add(ProblemKind::MalformedLine, || format!("{}: too long", at()));
+                    continue;
+                }
+                let Ok(line) = std::str::from_utf8(&bytes) else {
                     self.problems.add(ProblemKind::MalformedLine, || format!("{}: no UTF-8", at()));
                     continue;
                 };

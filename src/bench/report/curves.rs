@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Most points kept of one curve; neighbours are averaged beyond.
@@ -69,7 +69,8 @@ pub fn read_curves(path: &Path) -> Result<Vec<Curve>, CurveError> {
     let mut bytes = Vec::new();
     for line in 1.. {
         bytes.clear();
-        let n = reader.read_until(b'\n', &mut bytes).map_err(read)?;
+        let longest = MAX_LINE_BYTES as u64 + 1;
+        let n = reader.by_ref().take(longest).read_until(b'\n', &mut bytes).map_err(read)?;
         if n == 0 {
             break;
         }

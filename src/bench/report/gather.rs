@@ -4,6 +4,7 @@ use super::{
     Confusion, LanguageRow, LengthBin, LengthUnit, Lengths, Place, Provenance, Report, SCHEMA,
     Standing, Standing2, SummaryRow,
 };
+use crate::bench::corpus::mean;
 use crate::bench::ml_superb::published::LabelSet;
 use crate::bench::{CorpusScores, Group};
 use crate::text::{
@@ -158,7 +159,9 @@ impl Report {
                     .map(|(code, s)| row(code, s.utterances, s.cer, s.wer, s.lid_accuracy))
                     .collect();
                 let mut all = summary_of_rows("all", &languages);
-                (all.cer, all.wer, all.lid_accuracy) = (plain.cer, plain.wer, plain.lid_accuracy);
+                let scores = &mut all.scores;
+                (scores.cer, scores.wer) = (plain.cer, plain.wer);
+                scores.lid_accuracy = plain.lid_accuracy;
                 (vec![all], languages)
             }
             ScoreReport::MlSuperb(pooled) => {
@@ -187,7 +190,8 @@ impl Report {
                         .cloned()
                         .collect();
                     let mut summary = summary_of_rows(name, &rows);
-                    (summary.cer, summary.lid_accuracy) = (group.cer, group.lid_accuracy);
+                    summary.scores.cer = group.cer;
+                    summary.scores.lid_accuracy = group.lid_accuracy;
                     Some(summary)
                 })
                 .collect();
@@ -229,7 +233,7 @@ impl Report {
             })
             .collect();
         // Without a single tag nothing was identified, and nothing confused.
-        let is_identified = summary.iter().any(|row| row.lid_accuracy.is_some());
+        let is_identified = summary.iter().any(|row| row.scores.lid_accuracy.is_some());
         let mut bins = bins(&outcomes, CHARACTERS);
         if !is_identified {
             bins.iter_mut().for_each(|bin| bin.lid_accuracy = None);
@@ -281,32 +285,21 @@ fn standing2(report: &MlSuperb2Report, labels: Option<LabelSet>, data: String) -
 }
 
 fn summary_of_group(name: &str, group: &Group) -> SummaryRow {
-    SummaryRow {
-        name: if name == "all" { "all".to_owned() } else { format!("{name} speakers") },
-        languages: group.languages,
-        clips: group.clips,
-        cer: group.cer,
-        macro_cer: group.macro_cer,
-        wer: group.wer,
-        lid_accuracy: group.lid_accuracy,
-        macro_lid_accuracy: group.macro_lid_accuracy,
-    }
+    let name = if name == "all" { "all".to_owned() } else { format!("{name} speakers") };
+    SummaryRow { name, scores: group.clone() }
 }
 
 /// Counts and means over languages; what is pooled over utterances the caller knows.
 fn summary_of_rows(name: &str, rows: &[LanguageRow]) -> SummaryRow {
-    let mean = |values: Vec<f64>| {
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    };
     SummaryRow {
         name: name.to_owned(),
-        languages: rows.iter().filter(|row| row.code != "und").count(),
-        clips: rows.iter().map(|row| row.clips).sum(),
-        cer: None,
-        macro_cer: mean(rows.iter().filter_map(|row| row.cer).collect()),
-        wer: None,
-        lid_accuracy: None,
-        macro_lid_accuracy: mean(rows.iter().filter_map(|row| row.lid_accuracy).collect()),
+        scores: Group {
+            languages: rows.iter().filter(|row| row.code != "und").count(),
+            clips: rows.iter().map(|row| row.clips).sum(),
+            macro_cer: mean(rows.iter().filter_map(|row| row.cer)),
+            macro_lid_accuracy: mean(rows.iter().filter_map(|row| row.lid_accuracy)),
+            ..Group::default()
+        },
     }
 }
 
@@ -409,9 +402,9 @@ mod tests {
     fn transcripts_by_hand() {
         let plain = report(Scheme::Plain, REFERENCE, HYPOTHESIS);
         // 3 + 1 errors of 5 + 14 + 2 + 3 characters.
-        assert_eq!(plain.summary[0].cer, Some(4.0 / 24.0));
-        assert_eq!((plain.summary[0].languages, plain.summary[0].clips), (2, 4));
-        assert_eq!(plain.summary[0].lid_accuracy, Some(0.5));
+        assert_eq!(plain.summary[0].scores.cer, Some(4.0 / 24.0));
+        assert_eq!((plain.summary[0].scores.languages, plain.summary[0].scores.clips), (2, 4));
+        assert_eq!(plain.summary[0].scores.lid_accuracy, Some(0.5));
         assert_eq!((plain.languages[0].code.as_str(), plain.languages[0].place), ("dan", None));
         assert_eq!(plain.languages[1].characters, 19);
         let pairs: Vec<(&str, Option<&str>, usize, usize)> = plain

@@ -99,15 +99,15 @@ fn html_table(table: &Table, caption: &str) -> String {
 
 fn overview(report: &Report) -> Option<Section> {
     let headline = report.summary.first()?;
-    let total = report.summary.iter().max_by_key(|row| row.clips)?;
+    let total = report.summary.iter().map(|row| row.scores.clips).max()?;
     let tile = |value: String, unit: &str, label: &str| {
         format!("<div class=\"tile\"><b>{value}<small>{unit}</small></b><span>{label}</span></div>")
     };
     let of = escape(&headline.name);
-    let mut tiles = tile(percent(headline.cer), " %", &format!("character errors, {of}"));
-    if headline.lid_accuracy.is_some() {
+    let mut tiles = tile(percent(headline.scores.cer), " %", &format!("character errors, {of}"));
+    if headline.scores.lid_accuracy.is_some() {
         tiles.push_str(&tile(
-            percent(headline.lid_accuracy),
+            percent(headline.scores.lid_accuracy),
             " %",
             &format!("languages named right, {of}"),
         ));
@@ -116,7 +116,7 @@ fn overview(report: &Report) -> Option<Section> {
     codes.sort_unstable();
     codes.dedup();
     tiles.push_str(&tile(codes.len().to_string(), "", "languages"));
-    let clips = report.languages.iter().map(|row| row.clips).sum::<usize>().max(total.clips);
+    let clips = report.languages.iter().map(|row| row.clips).sum::<usize>().max(total);
     tiles.push_str(&tile(clips.to_string(), "", "clips"));
     let seconds: f64 = report.languages.iter().filter_map(|row| row.seconds).sum();
     if seconds > 0.0 {

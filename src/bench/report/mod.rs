@@ -21,6 +21,7 @@ pub use curves::{Curve, CurveError, read_curves};
 pub use map::Place;
 pub use provenance::{Input, ModelIdentity, Provenance, command_line, utc_date};
 
+use super::Group;
 use super::ml_superb::published::LabelSet;
 use crate::data::Condition;
 use crate::text::Variant;
@@ -68,20 +69,9 @@ pub struct Report {
 pub struct SummaryRow {
     /// Which clips.
     pub name: String,
-    /// Languages among them.
-    pub languages: usize,
-    /// Their number.
-    pub clips: usize,
-    /// Character errors of all over characters of all.
-    pub cer: Option<f64>,
-    /// Mean over languages.
-    pub macro_cer: Option<f64>,
-    /// Word errors of all over words of all.
-    pub wer: Option<f64>,
-    /// Share whose language was named.
-    pub lid_accuracy: Option<f64>,
-    /// Mean over languages.
-    pub macro_lid_accuracy: Option<f64>,
+    /// Their scores.
+    #[serde(flatten)]
+    pub scores: Group,
 }
 
 /// Our results by the rules of ML-SUPERB 1.0; no training budget or track is implied.

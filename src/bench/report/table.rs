@@ -1,6 +1,6 @@
 //! The tables of a report, the same in HTML and Markdown.
 
-use super::{LengthUnit, Report, Standing, Standing2};
+use super::{LengthUnit, Report, Standing, Standing2, SummaryRow};
 use crate::bench::ml_superb::published::{
     FBANK, FINDINGS, LabelSet, ML_SUPERB_ROWS, ML_SUPERB2_ROWS, PAPER_2023, PublishedRow,
 };
@@ -43,9 +43,9 @@ pub(super) fn with_name(code: &str) -> String {
 }
 
 pub(super) fn summary(report: &Report) -> Table {
-    let rows = report.summary.iter().map(|group| {
+    let rows = report.summary.iter().map(|SummaryRow { name, scores: group }| {
         row(vec![
-            group.name.clone(),
+            name.clone(),
             percent(group.cer),
             percent(group.lid_accuracy),
             percent(group.wer),

@@ -11,7 +11,7 @@ use super::failure::AnyError;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
-/// Look at models, list those on this machine, download others, write them in 8 bits
+/// Look at models, list those on this machine, download others, write one of ours in 8 bits
 #[derive(Debug, Args)]
 pub(super) struct ModelsArgs {
     #[command(subcommand)]

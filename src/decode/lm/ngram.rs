@@ -161,12 +161,6 @@ impl NgramModel {
         self.words.iter().map(|(word, &id)| (&**word, WordId(id)))
     }
 
-    /// No history at all.
-    #[must_use]
-    pub fn empty_state(&self) -> LmState {
-        LmState(ROOT)
-    }
-
     /// The beginning of a sentence: `<s>` if the model has it.
     #[must_use]
     pub fn start(&self) -> LmState {
