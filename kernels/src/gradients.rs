@@ -147,6 +147,26 @@ mod tests {
     use candle_core::Device;
 
     #[test]
+    fn what_is_frozen_gets_no_gradient() -> Result<()> {
+        let var = |shape: &[usize], seed| -> Result<Var> {
+            let n = shape.iter().product();
+            Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
+        };
+        let (x, w, b) = (var(&[3, 4], 1)?, var(&[4, 4], 2)?, var(&[4], 3)?);
+        let loss = |w: &Tensor| linear(&x, w, &b, Precision::F32)?.sqr()?.sum_all()?.backward();
+        let frozen = w.as_tensor().detach();
+        let (all, rest) = (loss(w.as_tensor())?, loss(&frozen)?);
+        assert!(all.get(&w).is_some() && rest.get(&frozen).is_none());
+        for other in [&x, &b] {
+            let values = |store: &candle_core::backprop::GradStore| {
+                store.get(other).expect("gradient").flatten_all()?.to_vec1::<f32>()
+            };
+            assert_eq!(values(&all)?, values(&rest)?);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn collected_gradients_are_those_of_candle() -> Result<()> {
         let var = |shape: &[usize], seed| -> Result<Var> {
             let n = shape.iter().product();

@@ -158,3 +158,17 @@ fn models_of_the_hub_are_listed_and_found_in_the_cache() {
     let (code, _, err) = run(hub().args(["models", "pull", "not-a-name"]));
     assert!(code == 1 && err.contains("ORG/NAME"), "{err}");
 }
+
+#[test]
+fn candidates_that_a_classifier_does_not_know_are_an_error() {
+    let identify = |candidates| {
+        let arguments = ["identify", "examples/audio/eng.flac", "--candidates", candidates];
+        run(asr().args(arguments).args(["-m", "tests/golden/mms-lid"]))
+    };
+    let (code, out, err) = identify("kor");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("none of the languages asked for: kor"), "{err}");
+    let (code, out, _) = identify("kor,spa");
+    assert_eq!(code, 0);
+    assert!(out.contains("spa"), "{out}");
+}

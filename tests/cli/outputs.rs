@@ -287,3 +287,27 @@ fn alignments_lie_in_the_file_in_every_format() {
     let (code, _, err) = align(&text);
     assert!(code == 1 && err.contains("no words"), "{err}");
 }
+
+#[cfg(unix)]
+#[test]
+fn what_ctrl_c_cuts_off_is_not_kept_as_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A quarter of an hour of one example, again and again.
+    let long = samples("spa.wav").repeat(250);
+    let recording = folder.path().join("long.wav");
+    fs::write(&recording, wav(&long, 16_000)).expect("written");
+    let subtitles = folder.path().join("subtitles");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_asr"))
+        .args(["transcribe", "-f", "srt", "--threads", "1", "-o"])
+        .args([subtitles.join(""), recording])
+        .spawn()
+        .expect("the binary runs");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let pid = child.id().to_string();
+    let told = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill");
+    assert!(told.success(), "it was already done");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130));
+    let kept = fs::read_dir(&subtitles).map_or(0, Iterator::count);
+    assert_eq!(kept, 0, "files");
+}
