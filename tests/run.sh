@@ -84,6 +84,15 @@ tests() {
     return "$status"
 }
 
+# Kernels and layers again with the instructions of lesser CPUs; a level above this CPU's own is its own.
+instruction_sets() {
+    local isa
+    for isa in portable avx2 avx512; do
+        echo "ASR_ISA=$isa"
+        ASR_ISA=$isa cargo test --release --workspace --all-features --lib -q || return
+    done
+}
+
 # The larger reference cases, where their folder is at hand: ASR_GOLDEN names it.
 references() {
     if [ ! -d "${ASR_GOLDEN:-}" ]; then
@@ -117,6 +126,7 @@ step rust rust
 step formatting formatting
 step lints cargo clippy --release --workspace --all-targets --all-features -- -D warnings
 step tests tests
+step "instruction sets" instruction_sets
 step "larger references" references
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --all-features --no-deps --document-private-items
 step benches cargo bench --workspace --all-features --no-run

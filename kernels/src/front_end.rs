@@ -13,6 +13,7 @@ use crate::matmul::{
 };
 use crate::norm::layer_norm_in_place;
 use crate::storage::with_slice;
+use crate::three_taps::ThreeTaps;
 use crate::vector::vectorised;
 use crate::{gelu, threads};
 use candle_core::{Result, Tensor, bail};
@@ -22,6 +23,8 @@ use std::sync::Arc;
 
 /// Longest window, in values, whose covariance is taken.
 const MAX_COVARIANCE: usize = 64;
+/// Input channels from which on a convolution of three taps gains from [`ThreeTaps`].
+const MIN_THREE_TAPS: usize = 32;
 /// Output frames computed at a time.
 const STRETCH: usize = 48;
 
@@ -148,8 +151,8 @@ pub fn front_end(
 }
 
 thread_local! {
-    /// Output and input of the layer at work, kept between calls.
-    static BUFFERS: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// Output and input of the layer at work and what it needs beside, kept between calls.
+    static BUFFERS: RefCell<[Vec<f32>; 3]> = const { RefCell::new([Vec::new(), Vec::new(), Vec::new()]) };
 }
 
 /// A layer with its weights as slices.
@@ -159,8 +162,31 @@ struct Layer {
     norm: Norm,
 }
 
+/// How a layer without a group norm is computed.
+enum Convolution {
+    Windows(Arc<Packed>),
+    ThreeTaps(Arc<ThreeTaps>),
+}
+
+impl Convolution {
+    /// Output frames `(frames, outputs)` of the input frames at the start of `source`.
+    fn run(
+        &self,
+        (map, source, frames): (&Map, &[f32], usize),
+        output: Output<'_>,
+        (out, rows): (&mut Vec<f32>, &mut Vec<f32>),
+    ) {
+        match self {
+            Self::Windows(packed) => {
+                matmul_packed_into(map.windows(source, frames), packed, output, out);
+            }
+            Self::ThreeTaps(taps) => taps.run(source, frames, output, (out, rows)),
+        }
+    }
+}
+
 enum Norm {
-    None(Arc<Packed>),
+    None(Convolution),
     /// Weights `(outputs, window)`, scale and shift.
     Group {
         weight: Vec<f32>,
@@ -168,7 +194,7 @@ enum Norm {
         shift: Vec<f32>,
     },
     Layer {
-        packed: Arc<Packed>,
+        convolution: Convolution,
         weight: Vec<f32>,
         bias: Vec<f32>,
         eps: f32,
@@ -188,27 +214,35 @@ impl Layer {
             }
             tensor.to_vec1()
         };
-        let packed = || {
+        let convolution = || {
+            if (map.kernel, map.stride) == (3, 2)
+                && precision == Precision::F32
+                && inputs >= MIN_THREE_TAPS
+            {
+                let pack = |weight: &[f32]| ThreeTaps::new(&map.pack(weight), outputs);
+                let taps = layer.prepared.three_taps(layer.weight, pack)?;
+                return Ok(Convolution::ThreeTaps(taps));
+            }
             let pack = |weight: &[f32]| {
                 let weight = map.pack(weight);
                 let weight = Matrix::row_major(&weight, outputs, map.kernel * inputs);
                 Packed::new(weight.transposed(), precision)
             };
             let packed = layer.prepared.get(layer.weight, precision, pack)?;
-            Ok::<_, candle_core::Error>(packed.expect("nothing is trained"))
+            Ok::<_, candle_core::Error>(Convolution::Windows(packed.expect("nothing is trained")))
         };
         Ok(Self {
             map,
             bias: layer.bias.map(vector).transpose()?,
             norm: match layer.norm {
-                FrontEndNorm::None => Norm::None(packed()?),
+                FrontEndNorm::None => Norm::None(convolution()?),
                 FrontEndNorm::Group(weight, bias) => Norm::Group {
                     weight: with_slice(layer.weight, |w| map.pack(w).into_owned())?,
                     scale: vector(weight)?,
                     shift: vector(bias)?,
                 },
                 FrontEndNorm::Layer(weight, bias, eps) => Norm::Layer {
-                    packed: packed()?,
+                    convolution: convolution()?,
                     weight: vector(weight)?,
                     bias: vector(bias)?,
                     eps: eps as f32,
@@ -282,7 +316,8 @@ impl<'a> Clip<'a> {
     }
 
     /// Leaves the frames `range` of the last layer in the first buffer.
-    fn run(&self, layers: &[Layer], range: Range<usize>, [out, input]: &mut [Vec<f32>; 2]) {
+    fn run(&self, layers: &[Layer], range: Range<usize>, buffers: &mut [Vec<f32>; 3]) {
+        let [out, input, rows] = buffers;
         // What each layer has to compute, last to first.
         let mut ranges = vec![range];
         for layer in layers.iter().skip(1).rev() {
@@ -296,10 +331,11 @@ impl<'a> Clip<'a> {
             std::mem::swap(out, input);
             let source = if i == 0 { self.x } else { input.as_slice() };
             let from = (range.start * map.stride - start) * map.long_channels;
-            let windows = map.windows(&source[from..], range.len());
+            let input = (map, &source[from..], range.len());
             let bias = layer.bias.as_deref().map_or(Output::Overwrite, Output::Bias);
             match (&layer.norm, &self.normalised) {
                 (Norm::Group { .. }, Some((valid, packed, bias))) => {
+                    let windows = map.windows(&source[from..], range.len());
                     matmul_packed_into(windows, packed, Output::Bias(bias), out);
                     let kept = valid.saturating_sub(range.start) * map.short_channels;
                     if kept < out.len() {
@@ -307,9 +343,9 @@ impl<'a> Clip<'a> {
                     }
                 }
                 (Norm::Group { .. }, None) => unreachable!("made together with its layer"),
-                (Norm::None(packed), _) => matmul_packed_into(windows, packed, bias, out),
-                (Norm::Layer { packed, weight, bias: shift, eps }, _) => {
-                    matmul_packed_into(windows, packed, bias, out);
+                (Norm::None(convolution), _) => convolution.run(input, bias, (out, rows)),
+                (Norm::Layer { convolution, weight, bias: shift, eps }, _) => {
+                    convolution.run(input, bias, (out, rows));
                     layer_norm_in_place(out, weight, shift, *eps);
                 }
             }

@@ -42,6 +42,7 @@ pub mod reference;
 mod storage;
 pub mod sum;
 pub mod threads;
+mod three_taps;
 mod vector;
 
 pub use matmul::{Precision, PreparedWeight};

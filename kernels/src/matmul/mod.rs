@@ -20,6 +20,7 @@ mod portable;
 use crate::isa::{Isa, isa};
 use crate::storage::with_slice;
 use crate::threads;
+use crate::three_taps::ThreeTaps;
 use blocked::{Panels, Right};
 use candle_core::{Result, Tensor};
 use int8::Int8Weights;
@@ -195,10 +196,34 @@ pub(crate) fn matmul_packed_into(a: Matrix<'_>, b: &Packed, output: Output<'_>, 
     }
 }
 
+/// Product of `a` and an operand prepared for f32 or bf16 into rows `c_row_stride` apart.
+///
+/// # Panics
+/// If shapes disagree, `c` is too short, or the operand was prepared for 8-bit integers.
+pub(crate) fn matmul_packed_strided(
+    a: Matrix<'_>,
+    b: &Packed,
+    c: &mut [f32],
+    c_row_stride: usize,
+    output: Output<'_>,
+) {
+    let Prepared::Floats(packed) = &b.panels else {
+        panic!("8-bit operands have products of their own");
+    };
+    assert_eq!(a.cols, packed.k, "inner dimensions differ");
+    if a.rows > 0 {
+        assert!((a.rows - 1) * c_row_stride + packed.n <= c.len(), "output is too short");
+    }
+    let right = Right::Panels { packed, start: 0, cols: packed.n };
+    // SAFETY: the slice holds every row.
+    unsafe { spread(a, right, c.as_mut_ptr(), c_row_stride, output, kernel(b.precision).run) }
+}
+
 /// The prepared forms of a weight that does not change, made when first asked for.
 #[derive(Debug, Default)]
 pub struct PreparedWeight {
     forms: [OnceLock<Arc<Packed>>; 3],
+    three_taps: OnceLock<Arc<ThreeTaps>>,
 }
 
 impl PreparedWeight {
@@ -222,6 +247,23 @@ impl PreparedWeight {
         }
         let packed = Arc::new(with_slice(weight, pack)?);
         Ok(Some(Arc::clone(form.get_or_init(|| packed))))
+    }
+
+    /// The form for a convolution of three taps at stride two, made by `pack` if need be, of
+    /// a weight that is not being trained.
+    ///
+    /// # Errors
+    /// If the weight is not f32 on the CPU.
+    pub(crate) fn three_taps(
+        &self,
+        weight: &Tensor,
+        pack: impl FnOnce(&[f32]) -> ThreeTaps,
+    ) -> Result<Arc<ThreeTaps>> {
+        if let Some(taps) = self.three_taps.get() {
+            return Ok(Arc::clone(taps));
+        }
+        let taps = Arc::new(with_slice(weight, pack)?);
+        Ok(Arc::clone(self.three_taps.get_or_init(|| taps)))
     }
 }
 
