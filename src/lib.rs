@@ -9,6 +9,7 @@
 //!
 //! | layer | does | knows nothing of |
 //! |---|---|---|
+//! | [`files`] | writes files whole or not at all | what is in them |
 //! | [`audio`] | decodes, resamples, writes sound | features, models |
 //! | [`features`] | spectra, log-mel, MFCC, normalisation | files, devices |
 //! | [`text`] | languages, normalisation, vocabularies, error rates | models |
@@ -47,6 +48,7 @@ pub mod config;
 pub mod data;
 pub mod decode;
 pub mod features;
+pub mod files;
 pub mod hub;
 pub mod model;
 pub mod objective;

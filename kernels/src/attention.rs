@@ -62,15 +62,15 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, lengths: &[usize]) ->
 ///
 /// The score of query `i` and key `j` is `q_i . k_j (dim / heads)^-1/2 + gate[i] bias[j - i]`.
 /// The bias depends on `j - i` alone, so it is a strip of `2 frames - 1` values per head and
-/// no matrix over pairs of frames is ever held. Forward only.
+/// no matrix over pairs of frames is ever held. Differentiable in everything: where a gradient
+/// may be asked for it is composed of operations of candle, in f32, and does hold such matrices.
 ///
 /// # Shapes
 /// `q`, `k`, `v`: `(batch, frames, dim)`; `strip`: `(heads, 2 frames - 1)`, entry
 /// `frames - 1 + j - i`; `gate`: `(batch, heads, frames)`; returns `(batch, frames, dim)`.
 ///
 /// # Errors
-/// If shapes disagree, `heads` does not divide `dim`, or a tensor is not f32 on the CPU. The
-/// result has no gradient: asking for one is an error.
+/// If shapes disagree, `heads` does not divide `dim`, or a tensor is not f32 on the CPU.
 pub fn gated_attention(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     (strip, gate): (&Tensor, &Tensor),
@@ -87,11 +87,42 @@ pub fn gated_attention(
             gate.dims()
         );
     }
+    if [q, k, v, strip, gate].iter().any(|tensor| tensor.track_op()) {
+        return composed((q, k, v), (strip, gate), lengths);
+    }
     let bias =
         Bias { strip: strip.flatten_all()?.to_vec1()?, gate: gate.flatten_all()?.to_vec1()? };
     let (lengths, precision) = (lengths.to_vec(), precision.without_int8());
     let op = Attention { heads, lengths, precision, bias: Some(bias) };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+}
+
+/// [`gated_attention`] of operations that have gradients.
+fn composed(
+    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    (strip, gate): (&Tensor, &Tensor),
+    lengths: &[usize],
+) -> Result<Tensor> {
+    let (batch, frames, dim) = q.dims3()?;
+    let heads = strip.dim(0)?;
+    let width = dim / heads;
+    let by_head =
+        |x: &Tensor| x.reshape((batch, frames, heads, width))?.transpose(1, 2)?.contiguous();
+    let keys = by_head(k)?.transpose(2, 3)?.contiguous()?;
+    let scores = (by_head(q)?.matmul(&keys)? * (width as f64).sqrt().recip())?;
+    let offset = |(i, j): (usize, usize)| (frames - 1 + j - i) as u32;
+    let pairs = (0..frames).flat_map(|i| (0..frames).map(move |j| (i, j)));
+    let offsets = Tensor::from_vec(pairs.map(offset).collect(), frames * frames, q.device())?;
+    let bias = strip.index_select(&offsets, 1)?.reshape((1, heads, frames, frames))?;
+    let scores = (scores + gate.unsqueeze(3)?.broadcast_mul(&bias)?)?;
+    let masked = |&n: &usize| (0..frames).map(move |j| if j < n { 0.0 } else { f32::NEG_INFINITY });
+    let mask: Vec<f32> = lengths.iter().flat_map(masked).collect();
+    let mask = Tensor::from_vec(mask, (batch, 1, 1, frames), q.device())?;
+    let scores = scores.broadcast_add(&mask)?;
+    let largest = scores.max_keepdim(3)?.detach();
+    let weights = scores.broadcast_sub(&largest)?.exp()?;
+    let weights = weights.broadcast_div(&weights.sum_keepdim(3)?)?;
+    weights.matmul(&by_head(v)?)?.transpose(1, 2)?.reshape((batch, frames, dim))
 }
 
 struct Attention {
@@ -285,7 +316,7 @@ impl CustomOp3 for Attention {
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         if self.bias.is_some() {
-            bail!("attention with a gated bias has no gradient");
+            bail!("a gated bias without gradients was given to a training pass");
         }
         let (batch, frames, dim) = q.dims3()?;
         let n = q.elem_count();
@@ -424,6 +455,59 @@ mod tests {
                         assert!((got - want).abs() < 1e-5, "({b},{i},{h},{c}): {got}, {want}");
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// With gradients, the same numbers, and gradients that are differences.
+    #[test]
+    fn a_gated_bias_has_gradients() -> Result<()> {
+        let (batch, frames, heads, width) = (2, 9, 2, 3);
+        let shapes: [&[usize]; 5] = [
+            &[batch, frames, heads * width],
+            &[batch, frames, heads * width],
+            &[batch, frames, heads * width],
+            &[heads, 2 * frames - 1],
+            &[batch, heads, frames],
+        ];
+        let lengths = [5, 9];
+        let values = |shape: &[usize], seed| {
+            Tensor::from_vec(reference::uniform(shape.iter().product(), seed), shape, &Device::Cpu)
+        };
+        let vars: Vec<Var> = (1..)
+            .zip(shapes)
+            .map(|(seed, shape)| Var::from_tensor(&(values(shape, seed)? * 2.0)?))
+            .collect::<Result<_>>()?;
+        let attend = |t: [&Tensor; 5]| {
+            gated_attention((t[0], t[1], t[2]), (t[3], t[4]), &lengths, Precision::F32)
+        };
+        let with = attend(std::array::from_fn(|i| vars[i].as_tensor()))?;
+        let detached: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().detach()).collect();
+        let without = attend(std::array::from_fn(|i| &detached[i]))?;
+        let difference = (&with - &without)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        assert!(difference < 1e-5, "differs by {difference}");
+        // The loss counts valid queries alone, each with a weight of its own.
+        let weights = values(shapes[0], 9)?;
+        let loss = |t: [&Tensor; 5]| -> Result<Tensor> {
+            let out = (attend(t)? * &weights)?;
+            out.get(0)?.narrow(0, 0, lengths[0])?.sum_all()? + out.get(1)?.sum_all()?
+        };
+        let gradients = loss(std::array::from_fn(|i| vars[i].as_tensor()))?.backward()?;
+        for (moved, var) in vars.iter().enumerate() {
+            let gradient = gradients.get(var).expect("a gradient").flatten_all()?;
+            let n = var.elem_count();
+            for (at, got) in gradient.to_vec1::<f32>()?.into_iter().enumerate() {
+                let nudged = |by: f32| -> Result<f32> {
+                    let mut all = var.as_tensor().flatten_all()?.to_vec1::<f32>()?;
+                    all[at] += by;
+                    let all = Tensor::from_vec(all, var.shape(), &Device::Cpu)?;
+                    loss(std::array::from_fn(|i| if i == moved { &all } else { &detached[i] }))?
+                        .to_scalar()
+                };
+                let step = 1e-2;
+                let want = (nudged(step)? - nudged(-step)?) / (2.0 * step);
+                assert!((got - want).abs() < 5e-3, "{moved}, {at} of {n}: {got}, {want}");
             }
         }
         Ok(())

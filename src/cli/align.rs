@@ -81,8 +81,8 @@ pub(super) fn run(args: &AlignArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let language: Option<Language> =
         if args.language == "auto" { None } else { Some(args.language.parse()?) };
     let text = read_text(&args.text)?;
-    let asked = Some(args.language.as_str()).filter(|language| *language != "auto");
-    let model = args.model.load(asked, talk)?;
+    let asked = language.map(|_| args.language.clone());
+    let model = args.model.load(asked.as_slice(), talk)?;
     let aligned = align(model.recogniser()?, args, &text, language)?;
     if aligned.n_unknown > 0 {
         talk.warn(format_args!(

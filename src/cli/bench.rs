@@ -105,7 +105,7 @@ fn run_corpus(args: &CorpusArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     }
     let unreadable: Vec<String> =
         report.unreadable.iter().map(|(path, _)| path.display().to_string()).collect();
-    let mut model = args.model.load(None, talk)?;
+    let mut model = args.model.load(&[], talk)?;
     args.decoding.apply(&mut model, None, talk)?;
     let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
     let counted =

@@ -121,7 +121,7 @@ fn measure(
     let clips: Vec<&[f32]> = clips.iter().map(Vec::as_slice).collect();
     let once = || -> Result<f64, AnyError> {
         let start = Instant::now();
-        extractor.extract(&clips, None, &Extract::Logits, false)?;
+        extractor.extract(&clips, &vec![None; clips.len()], &Extract::Logits, false)?;
         Ok(start.elapsed().as_secs_f64())
     };
     forget_peak();

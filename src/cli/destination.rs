@@ -3,6 +3,7 @@
 use super::failure::{AnyError, CliError};
 use super::input::Input;
 use super::output::Output;
+use crate::files;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -82,7 +83,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// The lines of an earlier run's `jsonl` file, whole or cut short, that hold results, and
 /// the inputs they are of.
 pub(super) fn earlier_results(path: &Path) -> Result<(Vec<String>, HashSet<String>), CliError> {
-    let partial = with_suffix(path, "partial");
+    let partial = files::partial(path);
     let (mut lines, mut done) = (Vec::new(), HashSet::new());
     for file in [path, &partial] {
         let text = match std::fs::read(file) {

@@ -33,9 +33,15 @@ pub(super) enum CliError {
     /// Several kinds of arithmetic where one is needed.
     #[error("`--precision all` is for `asr bench speed`")]
     SeveralPrecisions,
-    /// A model that is no folder of ours.
-    #[error("`{name}` is not a folder made by `asr finetune`")]
-    NotAFolder { name: String },
+    /// A model to import that needs no import.
+    #[error("`{name}` is a model of ours already")]
+    AlreadyOurs { name: String },
+    /// A folder to write to that holds a model.
+    #[error("`{}` already holds a model", folder.display())]
+    ModelExists { folder: PathBuf },
+    /// As many languages as neither one nor the inputs are.
+    #[error("{languages} languages for {inputs} inputs: give one, or one for each")]
+    LanguagesOfInputs { languages: usize, inputs: usize },
     /// Two inputs whose tensors would have the same names.
     #[error("two inputs are called `{stem}`, so their tensors would have the same names")]
     SameStem { stem: String },
@@ -133,6 +139,8 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             CliError::OneRecording { .. } => {
                 Some("add `-o FOLDER/` for a file per recording, or use `-f ctm` or `-f jsonl`")
             }
+            CliError::AlreadyOurs { .. } => Some("use it with `--model` as it is"),
+            CliError::ModelExists { .. } => Some("name a folder that is not there yet"),
             CliError::NoSpeech { .. } => Some("name the language with `-l LANG`"),
             CliError::RunExists { .. } => {
                 Some("add `--resume` to go on with it, or `--set output=FOLDER` for another folder")
@@ -196,6 +204,7 @@ pub(super) fn report(error: &(dyn Error + Send + Sync + 'static)) -> ExitCode {
                 | CliError::OneRecording { .. }
                 | CliError::NothingToResume
                 | CliError::SeveralPrecisions
+                | CliError::LanguagesOfInputs { .. }
         )
     });
     ExitCode::from(if misuse { 2 } else { 1 })

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 ///
 /// Examples:
 ///   asr features clip.wav -m facebook-hubert/ --layers all -o clip.safetensors
-///   asr features a.wav b.wav -m mms-1b-all/ -l fra --kind logits -o logits.safetensors
+///   asr features a.wav b.wav -m mms-1b-all/ -l fra,swh --kind logits -o logits.safetensors
 ///   asr features clip.wav --kind mfcc -o mfcc.safetensors
 ///
 /// A safetensors file with f32 tensors `hidden_states.0` to `hidden_states.L`, each (frames,
@@ -31,9 +31,9 @@ pub(super) struct FeaturesArgs {
     #[command(flatten)]
     input: InputArgs,
     /// Language whose adapter is used, in models that have one for each (such as `fra` or
-    /// `kmr-script_latin`)
-    #[arg(short, long, value_name = "LANG")]
-    language: Option<String>,
+    /// `kmr-script_latin`); a list has one for each input, in their order
+    #[arg(short, long, value_name = "LANG[,...]", value_delimiter = ',')]
+    language: Vec<String>,
     /// What is written
     #[arg(long, value_enum, default_value_t = Kind::Hidden)]
     kind: Kind,
@@ -64,19 +64,21 @@ enum Kind {
 }
 
 /// Samples of an input with the prefix of its tensors' names.
-struct Clip {
+struct Clip<'a> {
     prefix: String,
     samples: Vec<f32>,
+    language: Option<&'a str>,
 }
 
 pub(super) fn run(args: &FeaturesArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let inputs = args.input.list()?;
     let prefixes = prefixes(&inputs)?;
+    let languages = languages(&args.language, inputs.len())?;
     let computer = Computer::new(args, talk)?;
     let mut file = TensorFile::create(&args.output)?;
     let mut failed = false;
     let mut together = Vec::new();
-    for (input, prefix) in inputs.iter().zip(prefixes) {
+    for ((input, prefix), language) in inputs.iter().zip(prefixes).zip(languages) {
         let samples = match samples(&args.input, input, talk) {
             Ok(samples) => samples,
             Err(error) => {
@@ -85,18 +87,28 @@ pub(super) fn run(args: &FeaturesArgs, talk: Talk) -> Result<ExitCode, AnyError>
                 continue;
             }
         };
-        let clip = Clip { prefix, samples };
+        let clip = Clip { prefix, samples, language };
         if args.parity {
             together.push(clip);
             continue;
         }
-        computer.write(&[clip], args, &mut file)?;
+        computer.write(&[clip], args.parity, &mut file)?;
     }
     if !together.is_empty() {
-        computer.write(&together, args, &mut file)?;
+        computer.write(&together, args.parity, &mut file)?;
     }
     file.finish()?;
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// The language of each input: the same for all, or one after the other.
+fn languages(given: &[String], inputs: usize) -> Result<Vec<Option<&str>>, CliError> {
+    match given {
+        [] => Ok(vec![None; inputs]),
+        [one] => Ok(vec![Some(one); inputs]),
+        each if each.len() == inputs => Ok(each.iter().map(|l| Some(l.as_str())).collect()),
+        other => Err(CliError::LanguagesOfInputs { languages: other.len(), inputs }),
+    }
 }
 
 /// `stem/` for each of several inputs, nothing for one.
@@ -149,7 +161,7 @@ impl Computer {
             Kind::Hidden => Extract::Hidden(layers(&args.layers)?),
             Kind::Logits => Extract::Logits,
         };
-        let extractor = args.model.extractor(args.language.as_deref(), talk)?;
+        let extractor = args.model.extractor(&args.language, talk)?;
         if let Extract::Hidden(Layers::These(these)) = &wanted
             && let Some(&layer) = these.iter().find(|&&layer| layer > extractor.n_layers())
         {
@@ -162,16 +174,12 @@ impl Computer {
         Ok(Self::Model { extractor: Box::new(extractor), wanted })
     }
 
-    fn write(
-        &self,
-        clips: &[Clip],
-        args: &FeaturesArgs,
-        file: &mut TensorFile,
-    ) -> Result<(), AnyError> {
+    fn write(&self, clips: &[Clip], parity: bool, file: &mut TensorFile) -> Result<(), AnyError> {
         let views: Vec<&[f32]> = clips.iter().map(|clip| clip.samples.as_slice()).collect();
         let tensors: Vec<Vec<Named>> = match self {
             Self::Model { extractor, wanted } => {
-                extractor.extract(&views, args.language.as_deref(), wanted, args.parity)?
+                let languages: Vec<_> = clips.iter().map(|clip| clip.language).collect();
+                extractor.extract(&views, &languages, wanted, parity)?
             }
             Self::Mfcc(mfcc) => each(&views, "mfcc", |clip| mfcc.compute(clip)),
             Self::Fbank(log_mel) => each(&views, "fbank", |clip| log_mel.compute(clip)),

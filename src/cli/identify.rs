@@ -50,7 +50,7 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let candidates = languages(&args.candidates)?;
     let list = args.input.list()?;
     let several = list.len() > 1;
-    let model = args.model.load(None, talk)?;
+    let model = args.model.load(&[], talk)?;
     if !model.transcriber.names_languages() {
         return Err(CliError::NoLanguages { name: model.name }.into());
     }

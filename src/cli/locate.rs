@@ -3,11 +3,16 @@
 use super::Talk;
 use super::failure::{AnyError, CliError};
 use crate::config::DEFAULT_MODEL;
-use crate::hub::{Fetched, Hub, HubSettings, Progress, Repository};
+use crate::hub::{Fetched, Hub, HubSettings, Licence, Progress, Repository};
+use crate::text::Language;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+/// Longest model card that is read.
+const MAX_CARD_BYTES: u64 = 1 << 20;
 
 /// Where a model is.
 pub(super) enum Located {
@@ -15,6 +20,26 @@ pub(super) enum Located {
     Embedded,
     /// A folder or a checkpoint.
     Path(PathBuf),
+}
+
+/// What a model may call each of the languages asked for: as they were written, or by their ISO
+/// 639-3 code. Each may be a list such as `fr,swa`.
+pub(super) fn adapter_names(languages: &[String]) -> Vec<Vec<String>> {
+    let names = |language: &str| {
+        let code = Language::lookup(language).map(|code| code.to_string());
+        let mut names = vec![language.to_owned()];
+        names.extend(code.filter(|code| code != language));
+        names
+    };
+    let all = languages.iter().flat_map(|list| list.split(','));
+    all.map(str::trim).filter(|language| !language.is_empty()).map(names).collect()
+}
+
+/// The licence that the README of a model's folder states.
+pub(super) fn card_licence(folder: &Path) -> Option<Licence> {
+    let card = folder.join("README.md");
+    let is_small = card.metadata().is_ok_and(|card| card.len() <= MAX_CARD_BYTES);
+    Licence::of_readme(&std::fs::read_to_string(card).ok().filter(|_| is_small)?)
 }
 
 /// Finds `default`, a path, or a model of the Hub, which is downloaded if the cache lacks it.
@@ -36,7 +61,7 @@ pub(super) fn locate(
         return Err(CliError::NoModel { name: model.to_owned() }.into());
     };
     let hub = hub(offline)?;
-    if let Some(fetched) = hub.cached(&repository, languages) {
+    if let Some(fetched) = hub.cached(&repository, &adapter_names(languages)) {
         talk.note(format_args!("`{repository}` from `{}`", fetched.path.display()));
         return Ok(Located::Path(fetched.path));
     }
@@ -58,19 +83,24 @@ pub(super) fn pull(
     talk: Talk,
 ) -> Result<Fetched, AnyError> {
     let bar = DownloadBar { shown: !talk.quiet, bar: Mutex::new(ProgressBar::hidden()) };
-    let fetched = hub.pull(repository, languages, &bar)?;
-    match &fetched.licence {
-        Some(licence) if licence.is_non_commercial() => talk.warn(format_args!(
-            "`{repository}` is licensed `{}`: not for commercial use",
-            licence.name().escape_debug()
-        )),
-        Some(licence) => talk.progress(format_args!(
-            "`{repository}` is licensed `{}`",
-            licence.name().escape_debug()
-        )),
-        None => talk.warn(format_args!("`{repository}` does not say what its licence is")),
-    }
+    let fetched = hub.pull(repository, &adapter_names(languages), &bar)?;
+    tell_licence(repository, fetched.licence.as_ref(), talk);
     Ok(fetched)
+}
+
+/// Says under which licence a model is: aloud where it restricts what may be done, or where
+/// nobody knows.
+pub(super) fn tell_licence(model: &dyn Display, licence: Option<&Licence>, talk: Talk) {
+    match licence {
+        Some(licence) if licence.is_non_commercial() => talk.warn(format_args!(
+            "`{model}` is licensed `{}`: not for commercial use",
+            licence.name().escape_debug()
+        )),
+        Some(licence) => {
+            talk.progress(format_args!("`{model}` is licensed `{}`", licence.name().escape_debug()))
+        }
+        None => talk.warn(format_args!("`{model}` does not say what its licence is")),
+    }
 }
 
 /// A bar per file on a terminal, nothing elsewhere.
@@ -105,5 +135,18 @@ impl Progress for DownloadBar {
 
     fn finish(&self) {
         self.bar().finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_go_by_what_was_written_or_by_the_code() {
+        let asked = ["fr,swa".to_owned(), "kmr-script_latin".to_owned(), " ".to_owned()];
+        let names = adapter_names(&asked);
+        let want: [&[&str]; 3] = [&["fr", "fra"], &["swa"], &["kmr-script_latin", "kmr"]];
+        assert_eq!(names, want);
     }
 }

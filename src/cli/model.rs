@@ -68,7 +68,7 @@ impl ModelArgs {
     /// Sets up threads and reads the model, with its path if it is not the one in the binary.
     fn any(
         &self,
-        language: Option<&str>,
+        languages: &[String],
         talk: Talk,
     ) -> Result<(AnyModel, Option<PathBuf>), AnyError> {
         // One device so far: both choices are the CPU.
@@ -81,9 +81,7 @@ impl ModelArgs {
                 built?;
             }
         }
-        let languages: Vec<String> =
-            language.into_iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
-        Ok(match locate(&self.model, self.offline, &languages, talk)? {
+        Ok(match locate(&self.model, self.offline, languages, talk)? {
             Located::Embedded => (AnyModel::Folder(Box::new(embedded_model()?)), None),
             Located::Path(path) => (load_model(&path, &LoadOptions::default())?, Some(path)),
         })
@@ -115,30 +113,30 @@ impl ModelArgs {
 
     /// Sets up threads and loads the model for one kind of arithmetic, to be measured.
     pub(super) fn measured(&self, precision: Precision, talk: Talk) -> Result<Extractor, AnyError> {
-        let (model, _) = self.any(None, talk)?;
+        let (model, _) = self.any(&[], talk)?;
         Ok(Extractor::new(model, precision)?)
     }
 
     /// Sets up threads and loads the model to look inside it; tells of tensors it leaves unused.
-    /// `language` is the one whose adapter will be wanted.
+    /// `languages` are those whose adapters will be wanted.
     pub(super) fn extractor(
         &self,
-        language: Option<&str>,
+        languages: &[String],
         talk: Talk,
     ) -> Result<Extractor, AnyError> {
         let (_, arithmetic) = self.precision()?;
-        let (model, _) = self.any(language, talk)?;
+        let (model, _) = self.any(languages, talk)?;
         if let AnyModel::Speech(model) = &model {
             tell_unused(model.unused(), talk);
         }
         Ok(Extractor::new(model, arithmetic)?)
     }
 
-    /// Sets up threads and loads the model; `language` picks the adapter of a model that has
+    /// Sets up threads and loads the model; `languages` pick the adapters of a model that has
     /// one for each.
-    pub(super) fn load(&self, language: Option<&str>, talk: Talk) -> Result<LoadedModel, AnyError> {
+    pub(super) fn load(&self, languages: &[String], talk: Talk) -> Result<LoadedModel, AnyError> {
         let (precision, arithmetic) = self.precision()?;
-        let (model, path) = self.any(language, talk)?;
+        let (model, path) = self.any(languages, talk)?;
         match model {
             AnyModel::Folder(files) => {
                 let weights = path.map_or(Weights::Embedded, |folder| {
@@ -149,9 +147,12 @@ impl ModelArgs {
             }
             AnyModel::Speech(model) => {
                 tell_unused(model.unused(), talk);
-                let (name, file) = (model.name().to_owned(), model.weights().to_owned());
-                let transcriber = ReleasedTranscriber::new(*model, language, arithmetic)?;
-                if let (None, Some(own)) = (language, transcriber.language()) {
+                let is_path = Path::new(&self.model).exists();
+                let name = if is_path { model.name() } else { &self.model }.to_owned();
+                let file = model.weights().to_owned();
+                let asked: Vec<&str> = languages.iter().map(String::as_str).collect();
+                let transcriber = ReleasedTranscriber::new(*model, &asked, arithmetic)?;
+                if let (true, Some(own)) = (asked.is_empty(), transcriber.languages().next()) {
                     talk.warn(format_args!(
                         "the model has an adapter for each language and none was asked for: \
                          `{own}` is used (choose with `--language`)"

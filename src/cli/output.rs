@@ -5,6 +5,7 @@ use super::input::Input;
 use super::model::LoadedModel;
 use super::recognise::{InputError, Recognised};
 use crate::decode::{ScoredLanguage, SegmentText};
+use crate::files;
 use crate::model::GeoPoint;
 use crate::text::TimedWord;
 use clap::ValueEnum;
@@ -239,7 +240,7 @@ pub(super) fn json(
 /// Standard output or a file that appears under its name only when it is complete.
 pub(super) enum Output {
     Stdout,
-    File { path: PathBuf, partial: PathBuf, file: BufWriter<File> },
+    File { path: PathBuf, file: BufWriter<File> },
 }
 
 impl Output {
@@ -247,15 +248,12 @@ impl Output {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             return Ok(Self::Stdout);
         };
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
         let write = |source| CliError::Write { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(write)?;
         }
-        let file = BufWriter::new(File::create(&partial).map_err(write)?);
-        Ok(Self::File { path: path.to_owned(), partial, file })
+        let file = BufWriter::new(File::create(files::partial(path)).map_err(write)?);
+        Ok(Self::File { path: path.to_owned(), file })
     }
 
     /// Writes `text` and makes it visible to whoever reads along.
@@ -270,11 +268,10 @@ impl Output {
     }
 
     pub(super) fn finish(self) -> Result<(), CliError> {
-        let Self::File { path, partial, file } = self else { return Ok(()) };
+        let Self::File { path, file } = self else { return Ok(()) };
         let write = |source| CliError::Write { path: path.clone(), source };
-        let file = file.into_inner().map_err(|e| write(e.into_error()))?;
-        file.sync_all().map_err(write)?;
-        std::fs::rename(&partial, &path).map_err(write)
+        drop(file.into_inner().map_err(|e| write(e.into_error()))?);
+        files::put_in_place(&path).map_err(write)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A safetensors file written tensor by tensor, whatever their number and size.
 
 use super::failure::{AnyError, CliError};
+use crate::files;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
@@ -18,19 +19,13 @@ pub(super) struct TensorFile {
     written: u64,
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
 impl TensorFile {
     pub(super) fn create(path: &Path) -> Result<Self, CliError> {
         let write = |source| CliError::Write { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(write)?;
         }
-        let data_path = beside(path, ".data.partial");
+        let data_path = files::partial(&files::partial(path));
         let options = File::options().read(true).write(true).create(true).truncate(true).to_owned();
         let data = BufWriter::new(options.open(&data_path).map_err(write)?);
         Ok(Self { path: path.to_owned(), data_path, data, header: Map::new(), written: 0 })
@@ -62,15 +57,14 @@ impl TensorFile {
         let mut header = serde_json::to_vec(&header)?;
         header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
         let mut data = data.into_inner().map_err(|e| write(e.into_error()))?;
-        let partial = beside(&path, ".partial");
         let whole = (|| -> io::Result<()> {
             data.rewind()?;
-            let mut file = BufWriter::new(File::create(&partial)?);
+            let mut file = BufWriter::new(File::create(files::partial(&path))?);
             file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(&header)?;
             io::copy(&mut data, &mut file)?;
-            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            std::fs::rename(&partial, &path)
+            drop(file.into_inner().map_err(io::IntoInnerError::into_error)?);
+            files::put_in_place(&path)
         })();
         // What is left of a failure is only the numbers' own copy.
         let _ = std::fs::remove_file(&data_path);

@@ -33,7 +33,8 @@ use std::process::ExitCode;
 pub(super) struct TranscribeArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Languages that may be spoken: `auto`, or codes such as `swa` or `en,fr`
+    /// Languages that may be spoken: `auto`, or codes such as `swa` or `en,fr`; of models with an
+    /// adapter for each language, those tried, and the surest is taken
     #[arg(short, long, value_name = "auto|LANG,...", default_value = "auto")]
     language: String,
     #[command(flatten)]
@@ -158,8 +159,11 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
             _ => return Err(CliError::NothingToResume.into()),
         }
     }
-    let asked = Some(args.language.as_str()).filter(|language| *language != "auto");
-    let mut model = args.model.load(asked, talk)?;
+    let asked: Vec<String> = match args.language.as_str() {
+        "auto" => Vec::new(),
+        list => list.split(',').map(|language| language.trim().to_owned()).collect(),
+    };
+    let mut model = args.model.load(&asked, talk)?;
     talk.note(format_args!("model `{}`", model.name));
     if !model.transcriber.writes_text() {
         return Err(CliError::NoText { name: model.name }.into());

@@ -1,11 +1,12 @@
 //! A model on disk: `config.json`, `model.safetensors`, `vocab.json`.
 
 use crate::features::{FeatureNorm, LogMelConfig};
+use crate::files::write_whole;
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
 use crate::model::{ConfigError, EncoderConfig, JointConfig, Parameters, RecogniserConfig};
 use crate::text::{TextError, Vocabulary};
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Version of the layout.
@@ -230,22 +231,17 @@ impl ModelFiles {
         let mut json = serde_json::to_vec_pretty(&self.config)
             .map_err(|source| ModelFolderError::Json { name: self.config.name.clone(), source })?;
         json.push(b'\n');
-        write_whole(&folder.join("config.json"), &json)?;
-        write_whole(&folder.join("vocab.json"), self.vocabulary.to_json().as_bytes())?;
+        for (name, bytes) in
+            [("config.json", &json[..]), ("vocab.json", self.vocabulary.to_json().as_bytes())]
+        {
+            let path = folder.join(name);
+            write_whole(&path, bytes).map_err(io(&path))?;
+        }
         let all = self.parameters.all();
         let kept = all
             .iter()
             .filter(|(name, _)| self.config.joint.keeps(name))
             .map(|(name, var)| (name.as_str(), var.as_tensor()));
-        write_whole(&folder.join("model.safetensors"), &checkpoint::to_bytes(kept, stored_as)?)
+        Ok(checkpoint::write(&folder.join("model.safetensors"), kept, stored_as)?)
     }
-}
-
-/// Writes through a temporary name, synced and renamed.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelFolderError> {
-    let io = |source| ModelFolderError::Io { path: path.to_owned(), source };
-    let temporary = path.with_extension("partial");
-    let mut file = std::fs::File::create(&temporary).map_err(io)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io)?;
-    std::fs::rename(&temporary, path).map_err(io)
 }

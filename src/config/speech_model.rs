@@ -1,19 +1,23 @@
 //! A released checkpoint, ready to run.
 
 use super::import::{ImportError, LanguageUnit, LanguageUnits};
+use super::waveform_config::WaveformConfig;
 use crate::features::zero_mean_unit_variance;
+use crate::model::checkpoint::CheckpointFile;
 use crate::model::{
-    ClassifierHead, CtcHead, Encoded, Encoder, LanguageAdapter, LayerSum, Padding, Pass,
-    PretrainingHeads, Sequence, waveform_batch,
+    ClassifierHead, CtcHead, Encoded, Encoder, LanguageAdapter, LayerSum, Padding, Parameters,
+    Pass, PretrainingHeads, Sequence, waveform_batch,
 };
 use crate::text::CtcTokens;
 use asr_kernels::Precision;
 use candle_core::Tensor;
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 
 /// How a waveform is prepared.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WaveformNorm {
     /// As it is.
     None,
@@ -64,15 +68,14 @@ pub enum Head {
 /// A released checkpoint: encoder, what stands on it, and how its input is prepared.
 #[derive(Debug)]
 pub struct SpeechModel {
-    pub(super) name: String,
-    pub(super) weights: PathBuf,
+    pub(super) config: WaveformConfig,
+    pub(super) file: CheckpointFile,
+    /// Those of the encoder, its heads and its mask; what is built shares their numbers.
+    pub(super) parameters: Parameters,
     pub(super) encoder: Encoder,
     pub(super) head: Head,
     pub(super) pretraining: Option<PretrainingHeads>,
     pub(super) mask_embedding: Option<Tensor>,
-    pub(super) norm: WaveformNorm,
-    pub(super) reference: Padding,
-    pub(super) n_parameters: usize,
     pub(super) unused: Vec<String>,
 }
 
@@ -98,16 +101,35 @@ pub struct Wanted {
 }
 
 impl SpeechModel {
-    /// Name of the folder or file.
+    /// What it is, in the form of our folders.
+    #[must_use]
+    pub fn config(&self) -> &WaveformConfig {
+        &self.config
+    }
+
+    /// Its name, else that of the folder or file.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.config.name
     }
 
     /// The file of its weights, or of their index.
     #[must_use]
-    pub fn weights(&self) -> &std::path::Path {
-        &self.weights
+    pub fn weights(&self) -> &Path {
+        Path::new(self.file.name())
+    }
+
+    /// The checkpoint that it was read from.
+    #[must_use]
+    pub fn checkpoint(&self) -> &CheckpointFile {
+        &self.file
+    }
+
+    /// The parameters of the encoder and of all that stands on it but the adapters, under our
+    /// names; the numbers are shared with the model.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
 
     /// The encoder.
@@ -137,13 +159,17 @@ impl SpeechModel {
     /// How waveforms are prepared.
     #[must_use]
     pub fn norm(&self) -> WaveformNorm {
-        self.norm
+        self.config.waveform_norm
     }
 
-    /// Number of values in the parameters in use.
+    /// Number of values in the parameters in use, of models with adapters those of one language.
     #[must_use]
     pub fn n_parameters(&self) -> usize {
-        self.n_parameters
+        let adapter = match &self.head {
+            Head::Languages(units) => units.own().parameters.count(),
+            _ => 0,
+        };
+        self.parameters.count() + adapter
     }
 
     /// Names of tensors in the file that no part of the model uses.
@@ -155,7 +181,7 @@ impl SpeechModel {
     /// Clips as a batch: prepared, padded.
     fn batch(&self, clips: &[&[f32]], parity: bool) -> candle_core::Result<Sequence> {
         // transformers without an attention mask prepares what it has padded.
-        let padded = parity && self.reference == Padding::Sound;
+        let padded = parity && self.config.reference_padding == Padding::Sound;
         let steps = clips.iter().map(|clip| clip.len()).max().unwrap_or(0);
         let prepared: Vec<Vec<f32>> = clips
             .iter()
@@ -164,7 +190,7 @@ impl SpeechModel {
                 if padded {
                     clip.resize(steps, 0.0);
                 }
-                self.norm.apply(&mut clip);
+                self.norm().apply(&mut clip);
                 clip
             })
             .collect();
@@ -205,10 +231,10 @@ impl SpeechModel {
         assert_eq!(clips.len(), languages.len(), "one language for each clip");
         let units = self.units(languages)?;
         let adapters: Vec<&LanguageAdapter> = units.iter().map(|unit| &unit.adapter).collect();
-        let padding = if wanted.parity { self.reference } else { Padding::Unseen };
+        let padding = if wanted.parity { self.config.reference_padding } else { Padding::Unseen };
         let pass = Pass::inference(wanted.precision).with_padding(padding);
         self.compute(clips, &adapters, wanted, &pass).map_err(|source| ImportError::Model {
-            name: self.name.clone(),
+            name: self.name().to_owned(),
             source: Box::new(source),
         })
     }

@@ -95,16 +95,20 @@ impl Extractor {
     /// (the output, after the final norm), `resolution.<ms>ms` of models with several frame
     /// rates, `logits` `(frames, vocab)` or `(classes,)`.
     ///
-    /// `language` picks the adapter of a model that has one for each. Clips come out as they
+    /// `languages` are one for each clip and pick the adapters of a model that has them; `None`
+    /// is the model's own. Clips come out as they
     /// would alone; with `parity` they are padded to one batch and padding is seen as the
     /// reference implementation of the model sees it.
     ///
     /// # Errors
     /// [`DecodeError`] if the model has no such adapter or cannot be run.
+    ///
+    /// # Panics
+    /// If there are not as many languages as clips.
     pub fn extract(
         &self,
         clips: &[&[f32]],
-        language: Option<&str>,
+        languages: &[Option<&str>],
         wanted: &Extract,
         parity: bool,
     ) -> Result<Vec<Vec<Named>>, DecodeError> {
@@ -112,7 +116,7 @@ impl Extractor {
         let (encoded, logits, step) = match &self.model {
             Model::Speech(model) => {
                 let wanted = Wanted { precision: self.precision, hidden_states, parity };
-                let outputs = model.run(clips, &vec![language; clips.len()], wanted)?;
+                let outputs = model.run(clips, languages, wanted)?;
                 (outputs.encoded, outputs.logits, 1.0 / SAMPLES_PER_MS)
             }
             Model::Folder { model, log_mel, norm } => {

@@ -2,9 +2,10 @@
 
 use super::greedy::log_softmax;
 use super::transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber, check_candidates};
-use crate::config::{Calibration, Head, LanguageUnit, LanguageUnits, SpeechModel, Wanted};
+use crate::config::{Calibration, Head, LanguageUnit, SpeechModel, Wanted};
 use crate::text::{CtcTokens, Language};
 use asr_kernels::Precision;
+use candle_core::Tensor;
 use std::sync::Arc;
 
 /// What turns clips into text, languages or both.
@@ -85,31 +86,37 @@ impl Transcribe for Transcriber {
 
 /// A released checkpoint ready to decode: greedily where it is a CTC model, by the classes'
 /// probabilities where it is a classifier of languages.
+///
+/// A model with an adapter for each language writes in one language if it is told which; of
+/// several that may be spoken, it takes for each clip the one whose output is surest.
 #[derive(Debug)]
 pub struct ReleasedTranscriber {
     model: SpeechModel,
     /// Adapters and tokens in use, of a model that has them for each language.
-    unit: Option<Arc<LanguageUnit>>,
+    units: Vec<Arc<LanguageUnit>>,
     precision: Precision,
 }
 
 impl ReleasedTranscriber {
-    /// Prepares a checkpoint; `language` picks the adapter of a model that has one for each,
-    /// by its name in the model or by any code of the language.
+    /// Prepares a checkpoint; `languages` pick the adapters of a model that has one for each,
+    /// by their names in the model or by any code of the language. Without any it is the
+    /// model's own.
     ///
     /// # Errors
-    /// [`DecodeError`] if the language has no adapter.
+    /// [`DecodeError`] if a language has no adapter.
     pub fn new(
         model: SpeechModel,
-        language: Option<&str>,
+        languages: &[&str],
         precision: Precision,
     ) -> Result<Self, DecodeError> {
-        let unit = match (model.head(), language) {
-            (Head::Languages(units), Some(language)) => Some(unit(units, language)?),
-            (Head::Languages(units), None) => Some(Arc::clone(units.own())),
-            _ => None,
+        let units = match model.head() {
+            Head::Languages(units) if languages.is_empty() => vec![Arc::clone(units.own())],
+            Head::Languages(units) => {
+                languages.iter().map(|language| units.get(language)).collect::<Result<_, _>>()?
+            }
+            _ => Vec::new(),
         };
-        Ok(Self { model, unit, precision })
+        Ok(Self { model, units, precision })
     }
 
     /// The checkpoint.
@@ -118,55 +125,87 @@ impl ReleasedTranscriber {
         &self.model
     }
 
-    /// The language whose adapter is in use, by its name in the model.
-    #[must_use]
-    pub fn language(&self) -> Option<&str> {
-        self.unit.as_ref().map(|unit| unit.language.as_str())
+    /// The languages whose adapters are in use, by their names in the model.
+    pub fn languages(&self) -> impl Iterator<Item = &str> {
+        self.units.iter().map(|unit| unit.language.as_str())
     }
 
-    fn tokens(&self) -> Option<&CtcTokens> {
-        match (&self.unit, self.model.head()) {
-            (Some(unit), _) => Some(&unit.tokens),
-            (None, Head::Ctc { tokens, .. }) => tokens.as_ref(),
-            _ => None,
-        }
-    }
-
-    fn read(&self, mut logits: Vec<f32>, candidates: Option<&[Language]>) -> SegmentText {
-        let nothing = SegmentText::default();
-        if let Head::Classifier { labels, .. } = self.model.head() {
-            log_softmax(&mut logits, labels.len());
-            return SegmentText { languages: ranked(labels, &logits, candidates), ..nothing };
-        }
-        let Some(tokens) = self.tokens() else { return nothing };
-        log_softmax(&mut logits, tokens.len());
-        let mut best = Vec::new();
-        let (mut total, mut heard) = (0.0, 0_usize);
-        for row in logits.chunks_exact(tokens.len()) {
-            let first = (0, f32::NEG_INFINITY);
-            let (id, score) = row
-                .iter()
-                .enumerate()
-                .fold(first, |best, (id, &score)| if score > best.1 { (id, score) } else { best });
-            if id as u32 != tokens.blank() {
-                total += f64::from(score).exp();
-                heard += 1;
+    /// What a clip's logits say, one tensor for each adapter in use.
+    fn read(
+        &self,
+        logits: &[Tensor],
+        candidates: Option<&[Language]>,
+    ) -> Result<SegmentText, DecodeError> {
+        let values = |logits: &Tensor| logits.flatten_all()?.to_vec1::<f32>();
+        match (self.model.head(), logits) {
+            (Head::Classifier { labels, .. }, [logits, ..]) => {
+                let mut log_probs = values(logits)?;
+                log_softmax(&mut log_probs, labels.len());
+                let languages = ranked(labels, &log_probs, candidates);
+                Ok(SegmentText { languages, ..SegmentText::default() })
             }
-            best.push(id as u32);
+            (Head::Ctc { tokens: Some(tokens), .. }, [logits, ..]) => {
+                let Greedy { text, score, .. } = greedy(tokens, values(logits)?);
+                Ok(SegmentText { text, score, ..SegmentText::default() })
+            }
+            (Head::Languages(_), logits) => {
+                let heard = self.units.iter().zip(logits).map(|(unit, logits)| {
+                    let code = unit.language.parse::<Language>().ok();
+                    Ok((code, greedy(&unit.tokens, values(logits)?)))
+                });
+                Ok(surest(heard.collect::<Result<_, DecodeError>>()?))
+            }
+            _ => Ok(SegmentText::default()),
         }
-        let text = tokens.decode(&best);
-        let language = self.language().and_then(|name| name.parse().ok());
-        SegmentText {
-            score: if text.is_empty() { 0.0 } else { total / heard as f64 },
-            languages: language
-                .filter(|_| !text.is_empty())
-                .map(|code| ScoredLanguage { code, score: 1.0 })
-                .into_iter()
-                .collect(),
-            text,
-            words: Vec::new(),
-            location: None,
+    }
+}
+
+/// The likeliest tokens of a clip.
+struct Greedy {
+    text: String,
+    /// Mean probability of the tokens that are not blank, 0 without text.
+    score: f64,
+    /// Probability of the best path, the geometric mean over its frames.
+    sureness: f64,
+}
+
+fn greedy(tokens: &CtcTokens, mut logits: Vec<f32>) -> Greedy {
+    log_softmax(&mut logits, tokens.len());
+    let mut best = Vec::new();
+    let (mut heard_total, mut heard, mut path) = (0.0, 0_usize, 0.0);
+    for row in logits.chunks_exact(tokens.len()) {
+        let first = (0, f32::NEG_INFINITY);
+        let (id, score) = row
+            .iter()
+            .enumerate()
+            .fold(first, |best, (id, &score)| if score > best.1 { (id, score) } else { best });
+        path += f64::from(score);
+        if id as u32 != tokens.blank() {
+            heard_total += f64::from(score).exp();
+            heard += 1;
         }
+        best.push(id as u32);
+    }
+    let text = tokens.decode(&best);
+    let score = if text.is_empty() { 0.0 } else { heard_total / heard as f64 };
+    Greedy { text, score, sureness: (path / best.len().max(1) as f64).exp() }
+}
+
+/// What the adapter says whose best path is the most probable; the languages are ranked by that,
+/// which is a comparison, no measured probability. Nobody speaks where it says nothing.
+fn surest(mut heard: Vec<(Option<Language>, Greedy)>) -> SegmentText {
+    heard.sort_by(|(_, a), (_, b)| b.sureness.total_cmp(&a.sureness));
+    let total: f64 = heard.iter().map(|(_, greedy)| greedy.sureness).sum();
+    let scored = |(code, greedy): &(Option<Language>, Greedy)| {
+        let score = if total > 0.0 { greedy.sureness / total } else { 0.0 };
+        Some(ScoredLanguage { code: (*code)?, score })
+    };
+    let languages = heard.iter().filter_map(scored).collect();
+    match heard.into_iter().next() {
+        Some((_, Greedy { text, score, .. })) if !text.is_empty() => {
+            SegmentText { text, score, languages, ..SegmentText::default() }
+        }
+        _ => SegmentText::default(),
     }
 }
 
@@ -180,13 +219,17 @@ impl Transcribe for ReleasedTranscriber {
             return Ok(Vec::new());
         }
         let wanted = Wanted { precision: self.precision, hidden_states: false, parity: false };
-        let outputs = self.model.run(clips, &vec![self.language(); clips.len()], wanted)?;
-        outputs
-            .logits
-            .unwrap_or_default()
-            .iter()
-            .map(|logits| Ok(self.read(logits.flatten_all()?.to_vec1()?, candidates)))
-            .collect()
+        // Each clip once for each language, all in one batch.
+        let languages: Vec<Option<&str>> = match self.units.len() {
+            0 => vec![None],
+            _ => self.languages().map(Some).collect(),
+        };
+        let each = languages.len();
+        let repeated: Vec<&[f32]> =
+            clips.iter().flat_map(|clip| std::iter::repeat_n(*clip, each)).collect();
+        let outputs = self.model.run(&repeated, &languages.repeat(clips.len()), wanted)?;
+        let logits = outputs.logits.unwrap_or_default();
+        logits.chunks(each).map(|logits| self.read(logits, candidates)).collect()
     }
 
     fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
@@ -201,22 +244,15 @@ impl Transcribe for ReleasedTranscriber {
     }
 
     fn writes_text(&self) -> bool {
-        self.tokens().is_some()
+        match self.model.head() {
+            Head::Ctc { tokens, .. } => tokens.is_some(),
+            Head::Languages(_) => true,
+            Head::None | Head::Classifier { .. } => false,
+        }
     }
 
     fn names_languages(&self) -> bool {
         matches!(self.model.head(), Head::Classifier { .. })
-    }
-}
-
-/// The unit of a language by its name in the model, or by a code that means the same.
-fn unit(units: &LanguageUnits, language: &str) -> Result<Arc<LanguageUnit>, DecodeError> {
-    let known = units.languages()?;
-    let has = |name: &str| known.iter().any(|known| known == name);
-    let code = language.parse::<Language>().map(|language| language.to_string());
-    match code {
-        Ok(code) if !has(language) && has(&code) => Ok(units.get(&code)?),
-        _ => Ok(units.get(language)?),
     }
 }
 
@@ -247,6 +283,20 @@ fn ranked(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_surest_language_is_taken_and_silence_is_none() {
+        let heard = |code: &str, text: &str, sureness| {
+            let code = Some(code.parse().expect("a code"));
+            (code, Greedy { text: text.to_owned(), score: 0.7, sureness })
+        };
+        let best = surest(vec![heard("eng", "a", 0.3), heard("fra", "b", 0.5)]);
+        assert_eq!((best.text.as_str(), best.score), ("b", 0.7));
+        let codes: Vec<&str> = best.languages.iter().map(|l| l.code.code()).collect();
+        assert_eq!(codes, ["fra", "eng"]);
+        assert!((best.languages[0].score - 0.625).abs() < 1e-12);
+        assert_eq!(surest(vec![heard("eng", "", 0.9), heard("fra", "b", 0.5)]).languages, []);
+    }
 
     #[test]
     fn languages_are_ranked_among_the_candidates() {

@@ -75,6 +75,19 @@ pub enum HubError {
         /// The file.
         file: String,
     },
+    /// A language without an adapter.
+    #[error(
+        "`{repository}` has no adapter for `{language}`; {}",
+        if near.is_empty() { "none is near it".to_owned() } else { format!("near it are {}", near.join(", ")) }
+    )]
+    NoAdapter {
+        /// What was asked for.
+        repository: String,
+        /// The language.
+        language: String,
+        /// Languages with a similar name that have one.
+        near: Vec<String>,
+    },
     /// A download that ends early again and again.
     #[error(
         "the download of `{file}` ends after {got} of {expected} bytes; what is there is kept and continued next time"

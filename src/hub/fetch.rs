@@ -7,7 +7,7 @@ use super::client::Client;
 use super::download::{Wanted, download};
 use super::error::HubError;
 use super::repository::{Repository, is_plain_path};
-use super::selection::{PROBED, Selection, select};
+use super::selection::{PROBED, Selection, adapter_files, select};
 use super::settings::HubSettings;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,26 +57,10 @@ impl Hub {
         self.settings.offline
     }
 
-    /// A model from the cache, without a look at the network; where it lacks something, from
-    /// the Hub. `languages` are those whose adapters are wanted.
-    ///
-    /// # Errors
-    /// [`HubError`] naming the model or file.
-    pub fn get(
-        &self,
-        repository: &Repository,
-        languages: &[String],
-        progress: &dyn Progress,
-    ) -> Result<Fetched, HubError> {
-        match self.cached(repository, languages) {
-            Some(fetched) => Ok(fetched),
-            None => self.pull(repository, languages, progress),
-        }
-    }
-
-    /// A model from the cache, if it is complete there.
+    /// A model from the cache, if it is complete there, without a look at the network.
+    /// `languages` are those whose adapters are wanted, each by the names it may go by.
     #[must_use]
-    pub fn cached(&self, repository: &Repository, languages: &[String]) -> Option<Fetched> {
+    pub fn cached(&self, repository: &Repository, languages: &[Vec<String>]) -> Option<Fetched> {
         let snapshot = CachedModel::new(&self.settings.cache, repository).snapshot()?;
         let mut all = Vec::new();
         files_of(&snapshot, "", MAX_DEPTH, &mut all);
@@ -85,10 +69,8 @@ impl Hub {
             let shards = shards(&snapshot.join(index)).ok()?;
             shards.iter().all(|shard| all.contains(shard)).then_some(())?;
         }
-        let has_adapter = |language: &String| {
-            let name = format!("adapter.{language}.");
-            all.iter().any(|file| file.starts_with(&name))
-        };
+        let has_adapter =
+            |names: &Vec<String>| adapter_files(names).any(|file| all.contains(&file));
         if needs_adapters(&snapshot) && !languages.iter().all(has_adapter) {
             return None;
         }
@@ -112,14 +94,15 @@ impl Hub {
         models
     }
 
-    /// Brings what the cache lacks of a model's current state.
+    /// Brings what the cache lacks of a model's current state; `languages` as in
+    /// [`Hub::cached`].
     ///
     /// # Errors
     /// [`HubError`] naming the model or file.
     pub fn pull(
         &self,
         repository: &Repository,
-        languages: &[String],
+        languages: &[Vec<String>],
         progress: &dyn Progress,
     ) -> Result<Fetched, HubError> {
         if self.settings.offline {
@@ -134,7 +117,7 @@ impl Hub {
                 let licence = description.licence().map(Licence::new);
                 (description.commit.clone(), description.files(), licence)
             }
-            None => self.probe(repository)?,
+            None => self.probe(repository, languages)?,
         };
         let mut selection = select(repository, &all, languages)?;
         if let Some(index) = selection.index.clone() {
@@ -152,14 +135,16 @@ impl Hub {
     fn probe(
         &self,
         repository: &Repository,
+        languages: &[Vec<String>],
     ) -> Result<(String, Vec<String>, Option<Licence>), HubError> {
         let mut commit = None;
         let mut files = Vec::new();
-        let asked = PROBED.iter().copied().chain(repository.file.as_deref());
-        for file in asked {
-            if let Some(facts) = self.client.facts(repository, &repository.revision, file)? {
+        let named = PROBED.iter().copied().chain(repository.file.as_deref()).map(str::to_owned);
+        let adapters = languages.iter().flat_map(|names| adapter_files(names));
+        for file in named.chain(adapters.filter(|file| is_plain_path(file))) {
+            if let Some(facts) = self.client.facts(repository, &repository.revision, &file)? {
                 commit = commit.or(facts.commit);
-                files.push(file.to_owned());
+                files.push(file);
             }
         }
         let revision = Some(repository.revision.clone()).filter(|name| is_plain_name(name));

@@ -22,6 +22,9 @@ const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const TRAINING_FILES: [&str; 5] =
     ["optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "training_args.bin"];
 
+/// Similar names listed for a language without an adapter.
+const NEAR: usize = 5;
+
 /// Names that are asked for where the Hub cannot list its files.
 pub(super) const PROBED: [&str; 11] = [
     "README.md",
@@ -47,11 +50,19 @@ pub(super) struct Selection {
     pub(super) checkpoint: Option<String>,
 }
 
-/// Chooses among `all` files of a repository. `languages` are those whose adapters are wanted.
+/// Files that the adapter of a language may be in; `names` are those the language may go by.
+pub(super) fn adapter_files(names: &[String]) -> impl Iterator<Item = String> {
+    names
+        .iter()
+        .flat_map(|name| ["safetensors", "bin"].map(|ending| format!("adapter.{name}.{ending}")))
+}
+
+/// Chooses among `all` files of a repository. `languages` are those whose adapters are wanted,
+/// each by the names it may go by, of which the first that is there counts.
 pub(super) fn select(
     repository: &Repository,
     all: &[String],
-    languages: &[String],
+    languages: &[Vec<String>],
 ) -> Result<Selection, HubError> {
     let has = |name: &str| all.iter().any(|file| file == name);
     let taken = |names: &[&str]| {
@@ -96,11 +107,41 @@ pub(super) fn select(
         files.push(file.clone());
     }
     files.extend(index.clone());
-    for language in languages {
-        let names = ["safetensors", "bin"].map(|ending| format!("adapter.{language}.{ending}"));
-        files.extend(names.into_iter().find(|name| has(name)));
+    let mut adapters: Vec<&str> = all.iter().filter_map(|file| language_of(file)).collect();
+    adapters.sort_unstable();
+    adapters.dedup();
+    for names in languages {
+        match adapter_files(names).find(|name| has(name)) {
+            Some(file) if files.contains(&file) => {}
+            Some(file) => files.push(file),
+            None if adapters.is_empty() => {}
+            None => {
+                return Err(HubError::NoAdapter {
+                    repository: repository.to_string(),
+                    language: names.first().cloned().unwrap_or_default(),
+                    near: near(names, &adapters),
+                });
+            }
+        }
     }
     Ok(Selection { files, index, checkpoint })
+}
+
+/// The language that an adapter's file is named after.
+fn language_of(file: &str) -> Option<&str> {
+    let rest = file.strip_prefix("adapter.")?;
+    rest.strip_suffix(".safetensors").or(rest.strip_suffix(".bin"))
+}
+
+/// The languages that begin like one of `names`, by as many of three letters as find any.
+fn near(names: &[String], adapters: &[&str]) -> Vec<String> {
+    let alike = |letters: usize| {
+        let begins = |name: &String| name.get(..letters).map(str::to_lowercase);
+        let starts: Vec<String> = names.iter().filter_map(begins).collect();
+        let like = |adapter: &&&str| starts.iter().any(|start| adapter.starts_with(start.as_str()));
+        adapters.iter().filter(like).take(NEAR).map(|near| (*near).to_owned()).collect::<Vec<_>>()
+    };
+    [3, 2, 1].into_iter().map(alike).find(|near| !near.is_empty()).unwrap_or_default()
 }
 
 fn is_checkpoint(file: &str) -> bool {
@@ -113,9 +154,11 @@ fn is_checkpoint(file: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// `languages` are names parted by `|`.
     fn chosen(name: &str, all: &[&str], languages: &[&str]) -> Result<Selection, HubError> {
         let all: Vec<String> = all.iter().map(|file| (*file).to_owned()).collect();
-        let languages: Vec<String> = languages.iter().map(|l| (*l).to_owned()).collect();
+        let names = |names: &&str| names.split('|').map(str::to_owned).collect();
+        let languages: Vec<Vec<String>> = languages.iter().map(names).collect();
         select(&name.parse().expect("a name"), &all, &languages)
     }
 
@@ -141,8 +184,17 @@ mod tests {
             "adapter.fra.bin",
             "adapter.fra.safetensors",
         ];
-        let files = chosen("a/b", &all, &["fra", "xxx"])?.files;
+        let files = chosen("a/b", &all, &["fra"])?.files;
         assert_eq!(files, ["config.json", "model.safetensors", "adapter.fra.safetensors"]);
+        let files = chosen("a/b", &all, &["fr|fra", "French|fra", "en|eng"])?.files;
+        assert_eq!(files[2..], ["adapter.fra.safetensors", "adapter.eng.safetensors"]);
+        for (asked, near) in [("frp", "near it are fra"), ("xxx", "none is near it")] {
+            let error = chosen("a/b", &all, &["eng", asked]).expect_err("there is none");
+            let said = error.to_string();
+            assert_eq!(said, format!("`a/b` has no adapter for `{asked}`; {near}"));
+        }
+        // Without any adapters there is nothing to ask for one of.
+        assert!(chosen("a/b", &["config.json", "model.safetensors"], &["xxx"]).is_ok());
         Ok(())
     }
 

@@ -199,10 +199,11 @@ fn a_model_is_downloaded_once_and_laid_out_as_python_does() {
     let server = Server::start(&files);
     let cache = tempfile::tempdir().expect("a folder");
     let hub = server.hub(cache.path());
-    let french = ["fra".to_owned()];
+    // Asked for by its two-letter code, and by a name that the model does not use.
+    let french = [["fr", "fra"].map(str::to_owned).to_vec()];
     assert!(hub.cached(&repository(), &french).is_none());
     let count = Count::default();
-    let fetched = hub.get(&repository(), &french, &count).expect("the server has it");
+    let fetched = hub.pull(&repository(), &french, &count).expect("the server has it");
     assert_eq!(fetched.licence.as_ref().map(Licence::name), Some("cc-by-nc-4.0"));
     let model = cache.path().join("models--org--model");
     assert_eq!(fetched.path, model.join("snapshots").join(COMMIT));
@@ -217,13 +218,14 @@ fn a_model_is_downloaded_once_and_laid_out_as_python_does() {
         assert!(!fetched.path.join(absent).exists(), "{absent}");
     }
     assert!(count.bytes.load(Ordering::Relaxed) >= weights.len() as u64);
-    // The second time nobody is asked, and without a network too.
+    // What is there is found without asking anybody.
     server.requests();
-    assert_eq!(hub.get(&repository(), &french, &count).expect("cached").path, fetched.path);
+    assert_eq!(hub.cached(&repository(), &french).expect("cached").path, fetched.path);
     assert_eq!(server.requests(), [""; 0]);
     // Another language brings its adapter only.
-    let english = ["eng".to_owned()];
-    hub.get(&repository(), &english, &count).expect("the server has it");
+    let english = [vec!["eng".to_owned()]];
+    assert!(hub.cached(&repository(), &english).is_none());
+    hub.pull(&repository(), &english, &count).expect("the server has it");
     assert!(fetched.path.join("adapter.eng.safetensors").is_file());
     let asked = server.requests();
     assert!(!asked.iter().any(|request| request.contains("model.safetensors")), "{asked:?}");
@@ -239,7 +241,7 @@ fn without_a_network_only_the_cache_counts() {
         token: None,
         offline: true,
     });
-    let error = hub.get(&repository(), &[], &Count::default()).expect_err("nothing is cached");
+    let error = hub.pull(&repository(), &[], &Count::default()).expect_err("nothing is cached");
     assert!(matches!(error, HubError::Offline { .. }), "{error}");
 }
 
@@ -258,7 +260,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
     // And connections break after 150,000 bytes.
     server.tree.cut_after.store(150_000, Ordering::Relaxed);
     let count = Count::default();
-    let fetched = hub.get(&repository(), &[], &count).expect("it arrives in pieces");
+    let fetched = hub.pull(&repository(), &[], &count).expect("it arrives in pieces");
     assert_eq!(std::fs::read(fetched.path.join("model.safetensors")).ok(), Some(weights.clone()));
     assert_eq!(count.there.load(Ordering::Relaxed), 400_000);
     assert_eq!(count.bytes.load(Ordering::Relaxed), weights.len() as u64 - 400_000 + 2);
@@ -274,7 +276,7 @@ fn a_truncated_or_changed_file_is_never_taken() {
     let hub = server.hub(cache.path());
     server.tree.no_ranges.store(true, Ordering::Relaxed);
     server.tree.cut_after.store(150_000, Ordering::Relaxed);
-    let error = hub.get(&repository(), &[], &Count::default()).expect_err("it never ends");
+    let error = hub.pull(&repository(), &[], &Count::default()).expect_err("it never ends");
     assert!(
         matches!(error, HubError::Truncated { got: 150_000, expected: 800_000, .. }),
         "{error}"
@@ -285,30 +287,34 @@ fn a_truncated_or_changed_file_is_never_taken() {
     server.tree.corrupt.store(true, Ordering::Relaxed);
     let blob = cache.path().join("models--org--model/blobs").join(sha256(&weights));
     std::fs::remove_file(blob.with_extension("incomplete")).expect("what was there is kept");
-    let error = hub.get(&repository(), &[], &Count::default()).expect_err("other bytes");
+    let error = hub.pull(&repository(), &[], &Count::default()).expect_err("other bytes");
     assert!(matches!(error, HubError::Checksum { .. }), "{error}");
     assert!(!blob.exists() && !blob.with_extension("incomplete").exists());
     server.tree.corrupt.store(false, Ordering::Relaxed);
-    hub.get(&repository(), &[], &Count::default()).expect("a sound download");
+    hub.pull(&repository(), &[], &Count::default()).expect("a sound download");
     assert!(blob.exists());
 }
 
 #[test]
 fn a_hub_without_an_index_is_asked_file_by_file() {
     let weights = weights();
-    let files: [(&str, &[u8]); 3] = [
+    let files: [(&str, &[u8]); 4] = [
         ("config.json", b"{}"),
         ("model.safetensors", &weights),
+        ("adapter.fra.bin", b"french"),
         ("README.md", b"---\nlicense: mit\n---\n"),
     ];
     let server = Server::start(&files);
     server.tree.no_api.store(true, Ordering::Relaxed);
     let cache = tempfile::tempdir().expect("a folder");
-    let fetched =
-        server.hub(cache.path()).get(&repository(), &[], &Count::default()).expect("it is there");
+    // A name that is no plain file name is not asked for.
+    let french = [["fr/../..", "fra"].map(str::to_owned).to_vec()];
+    let fetched = server.hub(cache.path()).pull(&repository(), &french, &Count::default());
+    let fetched = fetched.expect("it is there");
     assert_eq!(fetched.licence.as_ref().map(Licence::name), Some("mit"));
+    assert!(fetched.path.join("adapter.fra.bin").is_file());
     let other: Repository = "org/other".parse().expect("a name");
-    let error = server.hub(cache.path()).get(&other, &[], &Count::default());
+    let error = server.hub(cache.path()).pull(&other, &[], &Count::default());
     assert!(matches!(error, Err(HubError::NotFound { .. })), "{error:?}");
 }
 
@@ -324,7 +330,7 @@ fn shards_and_their_names_are_followed_inside_the_model_only() {
     let server = Server::start(&files);
     let cache = tempfile::tempdir().expect("a folder");
     let fetched =
-        server.hub(cache.path()).get(&repository(), &[], &Count::default()).expect("it is there");
+        server.hub(cache.path()).pull(&repository(), &[], &Count::default()).expect("it is there");
     assert_eq!(
         std::fs::read(fetched.path.join("model-2.safetensors")).ok().as_deref(),
         Some(b"two".as_slice())
@@ -335,6 +341,6 @@ fn shards_and_their_names_are_followed_inside_the_model_only() {
     ];
     let server = Server::start(&files);
     let cache = tempfile::tempdir().expect("a folder");
-    let error = server.hub(cache.path()).get(&repository(), &[], &Count::default());
+    let error = server.hub(cache.path()).pull(&repository(), &[], &Count::default());
     assert!(matches!(error, Err(HubError::NoFile { .. })), "{error:?}");
 }

@@ -40,12 +40,12 @@ pub enum ConvNorm {
 pub enum Sampling {
     /// Convolutional adapter with skip connections, in both directions.
     ConvAdapter {
-        /// Kernel of both convolutions; 1 in the published configurations, odd.
+        /// Kernel of both convolutions; 1 in the published configurations.
         kernel: usize,
     },
     /// One convolution per direction ("simple sampling").
     Plain {
-        /// Kernel of the convolution, odd.
+        /// Kernel of the convolution.
         kernel: usize,
     },
 }
@@ -217,7 +217,7 @@ impl EncoderConfig {
             Sampling::ConvAdapter { kernel } => (kernel, false),
             Sampling::Plain { kernel } => (kernel, true),
         };
-        check(kernel % 2 == 1 && kernel <= 255, "sampling", "kernel must be odd, at most 255")?;
+        check((1..=255).contains(&kernel), "sampling", "kernel must be 1 to 255")?;
         check(
             !plain || self.rate_ratios.iter().all(|[up, _]| *up == 1),
             "sampling",

@@ -133,14 +133,20 @@ impl MrHubert {
     }
 }
 
-/// Sum over the frames both have. The lengths are those of `skip`, so that a clip does not
+/// Sum over the frames both have. The lengths are the shorter ones, so that a clip does not
 /// depend on its batch; the published model goes on with those of `x`, which may count a frame
 /// of padding more.
 fn add(x: &Sequence, skip: &Sequence, pass: &Pass) -> Result<Sequence> {
     let frames = x.frames()?.min(skip.frames()?);
     let (x, skip) = (x.cut(frames)?, skip.cut(frames)?);
     let hidden: Tensor = (&x.hidden + &skip.hidden)?;
-    Ok(if pass.padding() == Padding::Unseen { skip } else { x }.with_hidden(hidden))
+    let mut sum = x.with_hidden(hidden);
+    if pass.padding() == Padding::Unseen {
+        for (n, skipped) in sum.lengths.iter_mut().zip(skip.lengths) {
+            *n = skipped.min(*n);
+        }
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]

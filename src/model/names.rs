@@ -200,11 +200,15 @@ impl Naming {
     }
 
     /// Recognises the names of a file that holds nothing but the adapters of one language.
-    pub fn detect_adapter<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Self> {
+    pub fn detect_adapter<'a>(names: &(impl Iterator<Item = &'a str> + Clone)) -> Option<Self> {
         let prefix = names
+            .clone()
             .find_map(|name| name.strip_suffix("encoder.layers.0.adapter_layer.norm.weight"))?
             .to_owned();
-        Some(Self { layout: Layout::Transformers, prefix })
+        // The layers have the same names in both; the output layer has not.
+        let is_ours = names.clone().any(|name| name == "proj.weight");
+        let layout = if is_ours { Layout::Fairseq } else { Layout::Transformers };
+        Some(Self { layout, prefix })
     }
 
     /// Where `ours` may be, most likely first.

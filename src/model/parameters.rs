@@ -67,14 +67,9 @@ impl Parameters {
         self.builder(Some(seed), false)
     }
 
-    /// A builder that hands out what is there; asking for anything else is an error.
-    #[must_use]
-    pub fn existing(&self) -> VarBuilder<'static> {
-        self.builder(None, false)
-    }
-
-    /// A builder that hands out what is there without gradients: a model built on it keeps no
-    /// intermediate results. The numbers are shared, not copied.
+    /// A builder that hands out what is there without gradients, so that a model built on it keeps
+    /// no intermediate results; asking for anything else is an error. The numbers are shared, not
+    /// copied.
     #[must_use]
     pub fn frozen(&self) -> VarBuilder<'static> {
         self.builder(None, true)
@@ -178,7 +173,7 @@ mod tests {
         let parameters = Parameters::default();
         parameters.insert("w", vec![2.0, 3.0], &[2])?;
         let var = parameters.all().swap_remove(0).1;
-        for (vb, has_gradient) in [(parameters.existing(), true), (parameters.frozen(), false)] {
+        for (vb, has_gradient) in [(parameters.seeded(0), true), (parameters.frozen(), false)] {
             let w = vb.get(2, "w")?;
             assert_eq!(w.to_vec1::<f32>()?, [2.0, 3.0]);
             let gradients = w.sqr()?.sum_all()?.backward()?;

@@ -3,6 +3,7 @@
 use super::sequence::Sequence;
 use asr_kernels::{Precision, dropout};
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
 /// Whether a forward pass trains, with which arithmetic, and where its chance comes from.
@@ -15,7 +16,8 @@ pub struct Pass {
 }
 
 /// What the padding of a batch does to the clips in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// Nothing: a clip is the same alone and in any batch.
     #[default]

@@ -108,6 +108,12 @@ impl CtcTokens {
         self.tokens.get(id as usize).map(String::as_str)
     }
 
+    /// The tokens with their ids, in the order of ids: what [`CtcTokens::from_json`] reads.
+    #[must_use]
+    pub fn ids(&self) -> serde_json::Map<String, serde_json::Value> {
+        self.tokens.iter().cloned().zip((0_u32..).map(Into::into)).collect()
+    }
+
     /// Text of the likeliest token of each frame: repeats merged, blanks dropped, words
     /// parted. Special tokens such as `<unk>` stay, as in transformers.
     #[must_use]

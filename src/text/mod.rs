@@ -41,6 +41,12 @@ pub use vocabulary_file::MAX_VOCABULARY_BYTES;
 
 use std::path::PathBuf;
 
+/// The words of a text with one space between them, on one line.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Why a language, a text or a vocabulary was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -9,7 +9,7 @@ use unicode_normalization::UnicodeNormalization;
 use super::ml_superb::{self, MlSuperbReport};
 use super::ml_superb2::{self, MlSuperb2Report};
 use super::transcripts::{MAX_UTTERANCE_CHARS, NamedIds, Pair, Side, pair};
-use super::{EditCounts, Language, TextError, edit_counts, shortened};
+use super::{EditCounts, Language, TextError, edit_counts, one_line, shortened};
 
 /// The rules by which texts are compared and scores averaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -364,8 +364,7 @@ fn split_language(body: &str) -> (Option<Language>, &str) {
 
 /// NFC, whitespace runs as one space, none at the ends.
 fn folded(text: &str) -> String {
-    let composed: String = text.nfc().collect();
-    composed.split_whitespace().collect::<Vec<_>>().join(" ")
+    one_line(&text.nfc().collect::<String>())
 }
 
 /// `part / whole`, or `None` of nothing.

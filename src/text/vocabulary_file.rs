@@ -1,11 +1,13 @@
 //! Vocabularies as JSON files, `token -> id`, read with hostile files in mind.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
+
+use crate::files::write_whole;
 
 use super::vocabulary::is_character_token;
 use super::{BLANK_TOKEN, Language, MAX_TOKENS, SPACE_TOKEN, TextError, Vocabulary, shortened};
@@ -101,13 +103,8 @@ impl Vocabulary {
     /// # Errors
     /// [`TextError::Write`].
     pub fn save(&self, path: &Path) -> Result<(), TextError> {
-        let write = |source| TextError::Write { path: path.to_owned(), source };
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = Path::new(&name);
-        let mut file = std::fs::File::create(partial).map_err(write)?;
-        file.write_all(self.to_json().as_bytes()).and_then(|()| file.sync_all()).map_err(write)?;
-        std::fs::rename(partial, path).map_err(write)
+        write_whole(path, self.to_json().as_bytes())
+            .map_err(|source| TextError::Write { path: path.to_owned(), source })
     }
 }
 

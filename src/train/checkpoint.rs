@@ -3,9 +3,9 @@
 use super::TrainError;
 use super::adamw::AdamW;
 use super::dro::CtcDro;
+use crate::files;
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
 use candle_core::{Device, Tensor};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "checkpoint.safetensors";
@@ -22,11 +22,8 @@ pub(super) fn path(folder: &Path) -> PathBuf {
 
 /// Writes `bytes` to `path` through a temporary file, synced and renamed.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let temporary = path.with_extension("partial");
-    let write = |source| TrainError::Write { path: path.to_owned(), source };
-    let mut file = std::fs::File::create(&temporary).map_err(write)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(write)?;
-    std::fs::rename(&temporary, path).map_err(write)
+    files::write_whole(path, bytes)
+        .map_err(|source| TrainError::Write { path: path.to_owned(), source })
 }
 
 fn unusable(folder: &Path, source: CheckpointError) -> TrainError {

@@ -172,3 +172,122 @@ fn candidates_that_a_classifier_does_not_know_are_an_error() {
     assert_eq!(code, 0);
     assert!(out.contains("spa"), "{out}");
 }
+
+/// Tensors that `asr features` writes of a clip.
+fn features(model: &Path, extra: &[&str], to: &Path) -> Vec<u8> {
+    let mut command = asr();
+    command.args(["features", "examples/audio/eng.flac", "--layers", "0,1", "-m"]).arg(model);
+    let (code, _, err) = run(command.args(extra).arg("-o").arg(to));
+    assert_eq!(code, 0, "{err}");
+    std::fs::read(to).expect("it was written")
+}
+
+#[test]
+fn an_imported_folder_gives_the_same_bytes_and_says_where_it_is_from() {
+    let here = tempfile::tempdir().expect("a folder");
+    let (out, file) = (here.path().join("mr hubert"), here.path().join("x.safetensors"));
+    let source = Path::new("tests/golden/mr-hubert-2res-large/checkpoint.pt");
+    let import = || {
+        let mut command = asr();
+        command.args(["models", "import"]).arg(source).arg(&out);
+        run(&mut command)
+    };
+    let (code, printed, err) = import();
+    assert_eq!((code, printed.trim()), (0, out.to_str().expect("UTF-8")), "{err}");
+    assert!(err.contains("does not say what its licence is"), "{err}");
+    assert_eq!(features(source, &[], &file), features(&out, &[], &file), "other numbers");
+    assert!(out.join("config.json").is_file() && out.join("model.safetensors").is_file());
+    assert_eq!(std::fs::read_dir(&out).expect("a folder").count(), 2, "nothing else stays");
+
+    let (code, text, err) = run(asr().args(["models", "inspect", "--json"]).arg(&out));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let report: Value = serde_json::from_str(&text).expect("one JSON object");
+    assert_eq!(report["model"]["family"], "MR-HuBERT");
+    assert_eq!(report["source"]["files"][0]["file"], "checkpoint.pt");
+    let sha256 = report["source"]["files"][0]["sha256"].as_str().expect("a text");
+    assert_eq!(sha256.len(), 64);
+
+    let (code, out_text, err) = import();
+    assert_eq!((code, out_text.as_str()), (1, ""));
+    assert!(err.contains("already holds a model") && err.contains("hint: "), "{err}");
+    for ours in ["default", "models/default", out.to_str().expect("UTF-8")] {
+        let other = here.path().join("other");
+        let (code, _, err) = run(asr().args(["models", "import", ours]).arg(&other));
+        assert!(code == 1 && err.contains("a model of ours already"), "{err}");
+        assert!(!other.exists());
+    }
+}
+
+#[test]
+fn languages_of_an_import_and_of_every_command_go_by_any_of_their_names() {
+    let here = tempfile::tempdir().expect("a folder");
+    let (out, file) = (here.path().join("mms"), here.path().join("x.safetensors"));
+    let mms = Path::new("tests/golden/mms-adapters");
+    let (code, _, err) =
+        run(asr().args(["models", "import", "-l", "fr,kmr-script_latin"]).arg(mms).arg(&out));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.join("adapter.fra.safetensors").is_file());
+    assert!(!out.join("adapter.eng.safetensors").exists());
+    let french = features(mms, &["-l", "fra"], &file);
+    assert_eq!(features(&out, &["-l", "French"], &file), french);
+    assert_ne!(features(&out, &[], &file), french, "the model's own language is another");
+
+    let (code, _, err) =
+        run(asr().args(["models", "import", "-l", "kmr"]).arg(mms).arg(here.path().join("no")));
+    assert!(code == 1 && err.contains("`kmr-script_latin`"), "near names are missing: {err}");
+    assert!(!here.path().join("no").exists());
+
+    let transcribe = |language: &str| {
+        let arguments = ["transcribe", "examples/audio/eng.flac", "-f", "json", "-l", language];
+        let (code, text, err) = run(asr().args(arguments).arg("-m").arg(mms));
+        assert_eq!(code, 0, "{language}: {err}");
+        let all: Value = serde_json::from_str(&text).expect("JSON");
+        all[0].clone()
+    };
+    let alone: Vec<Value> = ["fr", "kmr-script_latin"].map(transcribe).to_vec();
+    assert_eq!((&alone[0]["language"], &alone[1]["language"]), (&"fra".into(), &"kmr".into()));
+    let both = transcribe("fra,kmr-script_latin");
+    assert!(alone.iter().any(|one| one["text"] == both["text"]), "{both}");
+    assert_eq!(both["languages"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn each_input_may_have_a_language_of_its_own() {
+    let here = tempfile::tempdir().expect("a folder");
+    let file = here.path().join("x.safetensors");
+    let features = |clips: &[&str], language: &str| {
+        let mut command = asr();
+        command.arg("features").args(clips).args(["--kind", "logits", "-l", language]);
+        command.args(["-m", "tests/golden/mms-adapters", "-o"]).arg(&file);
+        run(&mut command)
+    };
+    let tensor = |name: &str| {
+        let bytes = std::fs::read(&file).expect("it was written");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("sound");
+        file.tensor(name).expect("it is there").data().to_vec()
+    };
+    let (eng, fra) = ("examples/audio/eng.flac", "examples/audio/fra.mp3");
+    assert_eq!(features(&[eng, fra], "eng,fr").0, 0);
+    let both = (tensor("eng/logits"), tensor("fra/logits"));
+    assert_eq!(features(&[fra], "fra").0, 0);
+    assert_eq!(tensor("logits"), both.1);
+    assert_eq!(features(&[eng], "eng").0, 0);
+    assert_eq!(tensor("logits"), both.0);
+    let (code, _, err) = features(&[eng, fra], "eng,fra,kmr-script_latin");
+    assert!(code == 2 && err.contains("3 languages for 2 inputs"), "{err}");
+}
+
+#[test]
+fn eight_bits_of_any_model_are_a_folder_that_works() {
+    let here = tempfile::tempdir().expect("a folder");
+    let out = here.path().join("small");
+    let source = "tests/golden/hubert-base/hubert_fairseq.pt";
+    let (code, _, err) = run(asr().args(["models", "quantize", source, "-o"]).arg(&out));
+    assert_eq!(code, 0, "{err}");
+    let (code, text, err) = run(asr().args(["models", "inspect"]).arg(&out));
+    assert_eq!((code, err.as_str()), (0, ""), "no tensor is without use");
+    assert!(text.contains("made from     hubert_fairseq.pt, SHA-256 "), "{text}");
+    let weights = |folder: &Path| folder.metadata().expect("a file").len();
+    let small = weights(&out.join("model.safetensors"));
+    assert!(small * 2 < weights(Path::new(source)), "{small} bytes");
+}

@@ -11,6 +11,7 @@ use asr::config::{
 use asr::model::checkpoint::open;
 use asr::model::{LayerSum, Sequence};
 use asr_kernels::Precision;
+use asr_kernels::ctc::{Target, ctc_loss};
 use candle_core::Tensor;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -216,7 +217,7 @@ fn check(folder: PathBuf, file: &str, at_least: usize) {
 }
 
 impl Case {
-    /// Greedy ids and texts, loss, labels.
+    /// Texts of the likeliest tokens, labels.
     fn texts(&mut self, model: &SpeechModel, language: Option<&str>) {
         let path = self.folder.join("expected_text.json");
         let Ok(json) = std::fs::read(path) else { return };
@@ -407,6 +408,64 @@ fn superb_features_of_mr_hubert() {
         assert!(case.sequence(&format!("batch.superb.{i}"), &cut, true), "superb.{i}");
     }
     case.done("superb", 27);
+}
+
+/// The loss of transformers: labels of -100 are none, frames are all of a padded batch where the
+/// model takes no attention mask, and a target that does not fit costs nothing.
+fn check_ctc_loss(folder: PathBuf) {
+    #[derive(Deserialize)]
+    struct Config {
+        ctc_loss_reduction: String,
+    }
+    let json = std::fs::read(folder.join("config.json")).expect("golden file");
+    let config: Config = serde_json::from_slice(&json).expect("golden file");
+    let model = speech_model(&folder);
+    let mut case = Case::open(folder);
+    let run = case.runs().into_iter().find(|run| run.name == "batch").expect("a batch");
+    let clips: Vec<&[f32]> = run.clips.iter().map(Vec::as_slice).collect();
+    let outputs =
+        model.run(&clips, &vec![None; clips.len()], wanted(true)).expect("the model runs");
+    let logits = outputs.logits.expect("a head");
+    let frames: Vec<usize> = logits.iter().map(|clip| clip.dim(0).expect("frames")).collect();
+    let longest = frames.iter().copied().max().expect("clips");
+    let padded: Vec<Tensor> = logits
+        .iter()
+        .map(|clip| clip.pad_with_zeros(0, 0, longest - clip.dim(0).expect("frames")))
+        .collect::<Result<_, _>>()
+        .expect("as long as each other");
+    let (shape, labels) = &case.input["batch.labels"];
+    let targets: Vec<Target> = labels
+        .chunks(shape[1])
+        .map(|row| Target {
+            tokens: row.iter().filter(|&&id| id >= 0.0).map(|&id| id as u32).collect(),
+            open_ended: false,
+        })
+        .collect();
+    let losses = ctc_loss(&Tensor::stack(&padded, 0).expect("a batch"), &targets, &frames, 0);
+    let losses = losses.and_then(|losses| losses.to_vec1::<f32>()).expect("losses");
+    let counted = losses.iter().zip(&targets).filter(|(loss, _)| loss.is_finite());
+    let loss = match config.ctc_loss_reduction.as_str() {
+        "sum" => counted.map(|(loss, _)| *loss).sum::<f32>(),
+        "mean" => {
+            counted.map(|(loss, target)| loss / target.tokens.len().max(1) as f32).sum::<f32>()
+                / losses.len() as f32
+        }
+        other => panic!("reduction {other}"),
+    };
+    let loss = Tensor::new(&[loss], &candle_core::Device::Cpu).expect("a number");
+    assert!(case.compare("batch.loss", 0, &loss, None));
+    case.done("CTC loss", 1);
+}
+
+#[test]
+fn ctc_loss_of_transformers() {
+    check_ctc_loss(kept("wav2vec2-ctc-masked"));
+}
+
+#[test]
+#[ignore = "needs the golden folder: ASR_GOLDEN=FOLDER cargo references"]
+fn mean_ctc_loss_of_transformers() {
+    check_ctc_loss(shared("wav2vec2-ctc"));
 }
 
 /// Pre-training heads are kept, highest resolution first.

@@ -152,7 +152,8 @@ impl Case {
         parameters: &Parameters,
         conditioning: Conditioning,
     ) -> Result<Outcome> {
-        let vb = parameters.existing();
+        let given = parameters.all().len();
+        let vb = parameters.seeded(0);
         let encoder = Encoder::new(&encoder_config(), &vb)?;
         let geo =
             GeoConfig { blocks: BLOCKS.to_vec(), bottleneck: 128, embedding: 24, conditioning };
@@ -167,6 +168,7 @@ impl Case {
         };
         let head = LanguageHead::new(&head, 32, CLASSES, &vb.pp("language"))?;
         let weights = vb.pp("featurizer").get(5, "weights")?;
+        assert_eq!(parameters.all().len(), given, "a parameter that the checkpoint lacks");
         let pass = Pass::inference(Precision::F32).with_padded_norms();
 
         let samples = self.integers(&format!("{name}.lengths"));

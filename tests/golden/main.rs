@@ -11,4 +11,5 @@ mod encoders;
 mod features;
 mod folders;
 mod geolocation;
+mod imports;
 mod scoring;

@@ -1,6 +1,8 @@
 //! Small random encoders and clips.
 
-use asr::model::{ConvLayer, ConvNorm, EncoderConfig, Parameters, Sampling, Sequence, Variant};
+use asr::model::{
+    ConvLayer, ConvNorm, EncoderConfig, Parameters, Sampling, Sequence, UpsamplerOrder, Variant,
+};
 use asr::model::{JointConfig, Recogniser, RecogniserConfig};
 use asr_kernels::reference::uniform;
 use candle_core::{Device, Result, Tensor};
@@ -18,12 +20,12 @@ fn rates() -> impl Strategy<Value = (Vec<[usize; 2]>, Sampling)> {
             vec![[1, 2], [2, 5]],
             vec![[1, 2], [1, 2]],
         ]),
-        prop::sample::select(vec![1, 3]),
+        prop::sample::select(vec![1, 2, 3, 4]),
     )
         .prop_map(|(ratios, kernel)| (ratios, Sampling::ConvAdapter { kernel }));
     let plain = (
         prop::sample::select(vec![vec![[1, 1]], vec![[1, 2]], vec![[1, 3]], vec![[1, 2], [1, 2]]]),
-        prop::sample::select(vec![1, 3]),
+        prop::sample::select(vec![1, 2, 3, 4]),
     )
         .prop_map(|(ratios, kernel)| (ratios, Sampling::Plain { kernel }));
     prop_oneof![adapter, plain]
@@ -42,12 +44,14 @@ pub(crate) fn encoder_config() -> impl Strategy<Value = EncoderConfig> {
         prop::sample::select(vec![8, 12]),
     );
     let position = prop::sample::select(vec![(1, 2), (4, 2), (7, 4)]);
-    (front, rates(), any::<bool>(), position).prop_map(
+    let order = prop::sample::select(vec![UpsamplerOrder::LastFirst, UpsamplerOrder::FirstFirst]);
+    (front, rates(), any::<bool>(), position, order).prop_map(
         |(
             (conv_norm, input_channels, layers, front_dim),
             (rate_ratios, sampling),
             first,
             position,
+            upsampler_order,
         )| {
             let layer = |(kernel, stride)| ConvLayer { dim: front_dim, kernel, stride };
             EncoderConfig {
@@ -67,7 +71,7 @@ pub(crate) fn encoder_config() -> impl Strategy<Value = EncoderConfig> {
                 activation_dropout: 0.1,
                 input_dropout: 0.1,
                 layer_drop: 0.0,
-                variant: Variant::default(),
+                variant: Variant { upsampler_order, ..Variant::default() },
             }
         },
     )

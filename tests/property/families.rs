@@ -73,12 +73,12 @@ fn largest_difference(
     extra: usize,
     seed: u64,
 ) -> Result<f32> {
-    let encoder = Encoder::new(config, &parameters(config, seed, false)?.existing())?;
+    let encoder = Encoder::new(config, &parameters(config, seed, false)?.frozen())?;
     let languages = if config.variant.adapter_dim.is_some() {
         (0..2)
             .map(|i| {
                 let parameters = parameters(config, seed ^ (77 + i), true)?;
-                LanguageAdapter::new(config, 5, &parameters.existing())
+                LanguageAdapter::new(config, 5, &parameters.frozen())
             })
             .collect::<Result<Vec<_>>>()?
     } else {
@@ -108,6 +108,79 @@ fn largest_difference(
         }
     }
     Ok(largest)
+}
+
+/// A loss of two clips that weighs every output with a number of its own.
+fn loss(
+    config: &EncoderConfig,
+    parameters: &[Parameters],
+    clips: &[Vec<f32>; 2],
+) -> Result<Tensor> {
+    let encoder = Encoder::new(config, &parameters[0].seeded(0))?;
+    let adapters = parameters[1..]
+        .iter()
+        .map(|parameters| LanguageAdapter::new(config, 5, &parameters.seeded(0)))
+        .collect::<Result<Vec<_>>>()?;
+    let views = [clips[0].as_slice(), clips[1].as_slice()];
+    let pass = Pass::training(Precision::F32, 1);
+    let adapters: Vec<&LanguageAdapter> = adapters.iter().collect();
+    let encoded = encoder.outputs(&batch(config, &views, 0)?, &adapters, &pass)?;
+    let output = encoded.output();
+    let weights = Tensor::from_vec(
+        uniform(output.hidden.elem_count(), 5),
+        output.hidden.shape(),
+        &Device::Cpu,
+    )?;
+    let weighed = (&output.hidden * weights)?;
+    let sums = output.lengths.iter().enumerate();
+    let sums = sums.map(|(i, &n)| weighed.get(i)?.narrow(0, 0, n)?.sum_all());
+    sums.reduce(|a, b| a? + b?).expect("two clips")
+}
+
+proptest! {
+    // One seed, as for the other differences of losses.
+    #![proptest_config(ProptestConfig {
+        rng_seed: proptest::test_runner::RngSeed::Fixed(1),
+        ..ProptestConfig::with_cases(10)
+    })]
+
+    /// Every family can be trained: along the gradient of each parameter of the encoder the loss
+    /// rises as fast as the gradient is long.
+    #[test]
+    fn gradients_of_every_family_are_finite_differences(config in config(), seed in any::<u64>()) {
+        let clips = [clip(&config, 90, seed ^ 1), clip(&config, 61, seed ^ 2)];
+        let languages = if config.variant.adapter_dim.is_some() { 2 } else { 0 };
+        let parameters: Vec<Parameters> = (0..=languages)
+            .map(|i| parameters(&config, seed ^ (31 * i), i > 0).expect("a valid configuration"))
+            .collect();
+        let at = || loss(&config, &parameters, &clips).expect("a loss");
+        let gradients = at().backward().expect("differentiable");
+        for (name, var) in parameters[0].all() {
+            let gradient = gradients.get(&var).unwrap_or_else(|| panic!("no gradient for {name}"));
+            let length = gradient.sqr().and_then(|g| g.sum_all()).and_then(|g| g.sqrt());
+            let length = f64::from(length.and_then(|g| g.to_scalar::<f32>()).expect("a number"));
+            if length < 1e-3 {
+                // Nothing to be seen over the rounding of the loss, as with a bias under a softmax.
+                continue;
+            }
+            let direction = (gradient / length).expect("a tensor");
+            let before = var.as_tensor().copy().expect("a copy");
+            let moved = |step: f64| {
+                let to = (&before + (&direction * step).expect("a tensor")).expect("a tensor");
+                var.set(&to).expect("the same shape");
+                let loss = at().to_scalar::<f32>().expect("a number");
+                var.set(&before).expect("the same shape");
+                f64::from(loss)
+            };
+            let slope = |step| (moved(step) - moved(-step)) / (2.0 * step);
+            let step = (0.03 / length).min(1e-2);
+            let numeric = (4.0 * slope(step / 2.0) - slope(step)) / 3.0;
+            prop_assert!(
+                (numeric - length).abs() < 1e-2 * length + 2e-3,
+                "{name}: gradient {length}, difference {numeric}"
+            );
+        }
+    }
 }
 
 proptest! {

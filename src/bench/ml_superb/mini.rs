@@ -3,7 +3,7 @@
 use super::{MlSuperbError, Split, TRANSCRIPTS};
 use crate::audio::{DecodeOptions, WavFormat, decode_path, write_wav};
 use crate::data::{Clip, Transcript};
-use crate::text::Language;
+use crate::text::{Language, one_line};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -62,7 +62,7 @@ pub fn make_mini(
     let mut by_folder: BTreeMap<(String, Language), Vec<(&Clip, String)>> = BTreeMap::new();
     for clip in clips {
         let text = match &clip.transcript {
-            Transcript::Text(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+            Transcript::Text(text) => one_line(text),
             Transcript::Unknown | Transcript::Silence => String::new(),
         };
         match clip.language {

@@ -9,7 +9,7 @@ use crate::bench::ml_superb::published::LabelSet;
 use crate::bench::{CorpusScores, Group};
 use crate::text::{
     Language, MlSuperb2Report, MlSuperbGroup, Scheme, ScoreError, ScoreReport, UtteranceScore,
-    Variant, score,
+    Variant, one_line, score,
 };
 use std::collections::BTreeMap;
 
@@ -262,9 +262,8 @@ fn by_public_scorer(scores: &CorpusScores) -> Result<MlSuperb2Report, ScoreError
     for (id, clip) in scores.clips.iter().enumerate() {
         let Some(text) = &clip.reference else { continue };
         let tag = clip.named.map_or_else(|| NO_LANGUAGE.to_owned(), |named| format!("[{named}]"));
-        let on_one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        reference.push_str(&format!("{id} [{}] {}\n", clip.language, on_one_line(text)));
-        hypothesis.push_str(&format!("{id} {tag} {}\n", on_one_line(&clip.heard)));
+        reference.push_str(&format!("{id} [{}] {}\n", clip.language, one_line(text)));
+        hypothesis.push_str(&format!("{id} {tag} {}\n", one_line(&clip.heard)));
     }
     match score(&reference, &hypothesis, Scheme::MlSuperb2, Variant::Recipe)? {
         ScoreReport::MlSuperb2(report) => Ok(report),

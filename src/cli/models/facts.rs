@@ -5,6 +5,8 @@ use crate::model::EncoderConfig;
 use crate::text::CtcTokens;
 use serde::Serialize;
 
+/// The head whose labels are classes, not languages.
+const CLASSIFIER: &str = "classifier";
 /// Labels listed in text.
 const LISTED: usize = 12;
 
@@ -12,7 +14,7 @@ const LISTED: usize = 12;
 #[derive(Serialize)]
 pub(super) struct ModelFacts {
     family: &'static str,
-    /// Values in the parameters in use.
+    /// Values in the parameters in use; with the adapter of one language where each has its own.
     parameters: usize,
     /// Transformer layers of each stage, in the order they run.
     layers: Vec<usize>,
@@ -65,7 +67,7 @@ impl ModelFacts {
                         facts.with_head("ctc with adapters", Some(n_labels), languages)
                     }
                     Head::Classifier { labels, .. } => {
-                        facts.with_head("classifier", Some(labels.len()), labels.clone())
+                        facts.with_head(CLASSIFIER, Some(labels.len()), labels.clone())
                     }
                 }
             }
@@ -136,7 +138,8 @@ impl ModelFacts {
             if self.labels.len() > LISTED {
                 labels.push(format!("and {} more (--json lists them)", self.labels.len() - LISTED));
             }
-            lines.push(("languages", labels.join(" ")));
+            let title = if self.head == CLASSIFIER { "classes" } else { "languages" };
+            lines.push((title, labels.join(" ")));
         }
         lines
     }

@@ -3,11 +3,11 @@
 use super::facts::ModelFacts;
 use crate::cli::Talk;
 use crate::cli::failure::AnyError;
-use crate::cli::locate::{Located, locate};
+use crate::cli::locate::{Located, card_licence, locate};
 use crate::cli::output::write_stdout;
 use crate::config::{
-    AnyModel, DEFAULT_MODEL, ImportError, LoadError, LoadOptions, embedded_model, embedded_weights,
-    load_model,
+    AnyModel, DEFAULT_MODEL, ImportError, LoadError, LoadOptions, Provenance, embedded_model,
+    embedded_weights, load_model,
 };
 use crate::hub::Licence;
 use crate::model::checkpoint::{CheckpointFile, NamedTensor, open};
@@ -17,14 +17,13 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Longest model card that is read.
-const MAX_CARD_BYTES: u64 = 1 << 20;
-
 /// Say what a model or checkpoint holds, and whether it can be used
 ///
-/// The model is loaded as for use: damaged, hostile or inconsistent files are errors that name
-/// the file and the reason, and nothing in a file is ever run. Tensors that no part of the model
-/// uses are named in a warning. A checkpoint without a speech encoder is shown tensor by tensor.
+/// Family, size, layers, frame rates, labels, licence, and every tensor with its type and shape.
+/// The model is loaded as for use, so what this accepts, `--model` does. Damaged or hostile files
+/// are errors that name the file and the reason; nothing in a file is ever run, so any download
+/// can be looked at. Tensors that no part of the model uses are named in a warning. A checkpoint
+/// without a speech encoder is shown tensor by tensor.
 ///
 /// Examples:
 ///   asr models inspect default
@@ -56,6 +55,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<ModelFacts>,
     licence: Option<String>,
+    /// What an imported model was made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Provenance>,
     /// Tensors that no part of the model uses.
     unused: Vec<String>,
     tensors: Vec<TensorEntry>,
@@ -97,36 +99,29 @@ pub(super) fn run(args: &InspectArgs, talk: Talk) -> Result<ExitCode, AnyError> 
 }
 
 fn inspect(path: &Path, talk: Talk) -> Result<Report, AnyError> {
-    // A file may hold something else than a speech encoder; a folder is a model or an error.
-    let model = if path.is_dir() {
-        Some(load_model(path, &LoadOptions::default())?)
-    } else {
-        open(path)?;
-        match load_model(path, &LoadOptions::default()) {
-            Ok(model) => Some(model),
-            Err(LoadError::Import(error))
-                if matches!(
+    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+    let licence = card_licence(folder);
+    match load_model(path, &LoadOptions::default()) {
+        Ok(model) => match &model {
+            AnyModel::Speech(speech) => Ok(Report::new(speech.checkpoint(), Some(&model), licence)),
+            AnyModel::Folder(_) => Ok(Report::new(&open(path)?, Some(&model), licence)),
+        },
+        // A file may hold something else than a speech encoder; a folder is a model or an error.
+        Err(LoadError::Import(error))
+            if !path.is_dir()
+                && matches!(
                     *error,
                     ImportError::NoEncoder { .. }
                         | ImportError::NoSettings { .. }
                         | ImportError::NoConfig { .. }
                 ) =>
-            {
-                talk.warn(error);
-                None
-            }
-            Err(error) => return Err(error.into()),
+        {
+            let file = open(path)?;
+            talk.warn(error);
+            Ok(Report::new(&file, None, licence))
         }
-    };
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    Ok(Report::new(&open(path)?, model.as_ref(), card_licence(folder)))
-}
-
-/// The licence that the README of a model's folder states.
-fn card_licence(folder: &Path) -> Option<Licence> {
-    let card = folder.join("README.md");
-    let is_small = card.metadata().is_ok_and(|card| card.len() <= MAX_CARD_BYTES);
-    Licence::of_readme(&std::fs::read_to_string(card).ok().filter(|_| is_small)?)
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Some names in backticks, all of them if they are few.
@@ -143,17 +138,21 @@ fn named(names: &[String]) -> Option<String> {
 
 impl Report {
     fn new(file: &CheckpointFile, model: Option<&AnyModel>, licence: Option<Licence>) -> Self {
-        let unused = match model {
-            Some(AnyModel::Speech(model)) => model.unused().to_vec(),
-            _ => Vec::new(),
+        let (unused, source) = match model {
+            Some(AnyModel::Speech(model)) => {
+                (model.unused().to_vec(), model.config().provenance.clone())
+            }
+            _ => (Vec::new(), None),
         };
+        let stated = source.as_ref().and_then(|source| source.licence.clone());
         Self {
             schema: 1,
             path: file.name().to_owned(),
             container: file.container().to_string(),
             elements: file.tensors().iter().map(|tensor| tensor.stored().elements()).sum(),
             model: model.map(ModelFacts::new),
-            licence: licence.map(|licence| licence.name().to_owned()),
+            licence: licence.map(|licence| licence.name().to_owned()).or(stated),
+            source,
             unused,
             tensors: file.tensors().iter().map(Into::into).collect(),
         }
@@ -173,6 +172,10 @@ impl Report {
         }
         let licence = self.licence.as_deref().map(|name| name.escape_debug().to_string());
         fact("licence", &licence.as_deref().unwrap_or("not stated"))?;
+        for file in self.source.iter().flat_map(|source| &source.files) {
+            let (name, sha256) = (file.file.escape_debug(), file.sha256.escape_debug());
+            fact("made from", &format_args!("{name}, SHA-256 {sha256}"))?;
+        }
         fact("tensors", &format_args!("{}, {} elements", self.tensors.len(), self.elements))?;
         let names: Vec<String> =
             self.tensors.iter().map(|tensor| tensor.name.escape_debug().to_string()).collect();

@@ -1,6 +1,7 @@
 //! `asr models`.
 
 mod facts;
+mod import;
 mod inspect;
 mod list;
 mod pull;
@@ -11,7 +12,7 @@ use super::failure::AnyError;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
-/// Look at models, list those on this machine, download others, write one of ours in 8 bits
+/// Look at models, list and download them, turn checkpoints of others into folders of ours
 #[derive(Debug, Args)]
 pub(super) struct ModelsArgs {
     #[command(subcommand)]
@@ -20,6 +21,7 @@ pub(super) struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
+    Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     List(list::ListArgs),
     Pull(pull::PullArgs),
@@ -28,6 +30,7 @@ enum ModelsCommand {
 
 pub(super) fn run(args: &ModelsArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     match &args.command {
+        ModelsCommand::Import(args) => import::run(args, talk),
         ModelsCommand::Inspect(args) => inspect::run(args, talk),
         ModelsCommand::List(args) => list::run(args),
         ModelsCommand::Pull(args) => pull::run(args, talk),

@@ -3,9 +3,10 @@
 use super::error::ImportError;
 use super::hugging_face::read_bytes;
 use super::weights::Weights;
+use crate::config::Spelling;
 use crate::model::checkpoint::open;
-use crate::model::{EncoderConfig, LanguageAdapter, requirements};
-use crate::text::{CtcTokens, edit_counts};
+use crate::model::{EncoderConfig, LanguageAdapter, Parameters, requirements};
+use crate::text::{CtcTokens, Language, edit_counts};
 use candle_nn::VarBuilder;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct LanguageUnit {
     pub adapter: LanguageAdapter,
     /// Tokens of the output layer.
     pub tokens: CtcTokens,
+    /// What the adapter is built on.
+    pub(in crate::config) parameters: Parameters,
 }
 
 /// The languages of an MMS folder; each is read when it is first asked for, then kept.
@@ -33,13 +36,6 @@ pub struct LanguageUnits {
     spelling: Spelling,
     own: Arc<LanguageUnit>,
     loaded: Mutex<HashMap<String, Arc<LanguageUnit>>>,
-}
-
-/// Special tokens of a tokenizer.
-#[derive(Debug, Clone)]
-pub(super) struct Spelling {
-    pub(super) blank: String,
-    pub(super) delimiter: String,
 }
 
 impl LanguageUnits {
@@ -84,7 +80,8 @@ impl LanguageUnits {
         Ok(languages)
     }
 
-    /// Adapters, output layer and tokens of a language.
+    /// Adapters, output layer and tokens of a language by its name in the model, or by any code
+    /// or name of the language (`fr`, `French`) where the model calls it by its ISO 639-3 code.
     ///
     /// # Errors
     /// [`ImportError::Language`] with similar names if there is none; if its parts do not fit
@@ -94,32 +91,59 @@ impl LanguageUnits {
         if let Some(unit) = loaded.get(language) {
             return Ok(Arc::clone(unit));
         }
-        // A name from the folder's own list: nothing else is ever part of a path.
-        let languages = self.languages()?;
-        if !languages.iter().any(|known| known == language) {
-            return Err(ImportError::Language {
-                name: self.folder.display().to_string(),
-                language: language.chars().take(64).collect(),
-                near: near(language, languages),
-            });
-        }
-        let file = ["safetensors", "bin"]
-            .iter()
-            .map(|ending| self.folder.join(format!("adapter.{language}.{ending}")))
-            .find(|path| path.is_file());
-        let unit = match file {
-            Some(file) => Arc::new(self.read(language, &file)?),
+        let unit = match self.load(language)? {
+            Some(unit) => Arc::new(unit),
             None => Arc::clone(&self.own),
         };
         loaded.insert(language.to_owned(), Arc::clone(&unit));
         Ok(unit)
     }
 
-    fn read(&self, language: &str, file: &Path) -> Result<LanguageUnit, ImportError> {
-        let tokens = read_tokens(&self.folder, Some(language), &self.spelling)?;
-        let weights = Weights::of_adapter(open(file)?)?;
-        unit(language, &self.config, tokens, weights)
+    /// What the model calls a language.
+    ///
+    /// # Errors
+    /// As [`LanguageUnits::get`].
+    pub(super) fn name_of(&self, language: &str) -> Result<String, ImportError> {
+        let languages = self.languages()?;
+        let is_known = |name: &String| languages.contains(name);
+        spellings(language).into_iter().find(is_known).ok_or_else(|| ImportError::Language {
+            name: self.folder.display().to_string(),
+            language: language.chars().take(64).collect(),
+            near: near(language, self.named()),
+        })
     }
+
+    /// As [`LanguageUnits::get`], without keeping it; `None` is the model's own.
+    pub(super) fn load(&self, language: &str) -> Result<Option<LanguageUnit>, ImportError> {
+        // A name from the folder's own list: nothing else is ever part of a path.
+        let name = self.name_of(language)?;
+        let files = ["safetensors", "bin"]
+            .map(|ending| self.folder.join(format!("adapter.{name}.{ending}")));
+        let Some(file) = files.iter().find(|path| path.is_file()) else { return Ok(None) };
+        let tokens = read_tokens(&self.folder, Some(&name), &self.spelling)?;
+        let mut weights = Weights::of_adapter(open(file)?)?;
+        unit(&name, &self.config, tokens, &mut weights).map(Some)
+    }
+
+    /// Every language that the folder names, whether its adapter is there or may still be
+    /// downloaded.
+    fn named(&self) -> Vec<String> {
+        let vocabulary = read_bytes(&self.folder.join("vocab.json")).ok().flatten();
+        let mut named =
+            vocabulary.and_then(|json| CtcTokens::languages(&json).ok()).unwrap_or_default();
+        named.extend(self.languages().unwrap_or_default());
+        named.sort();
+        named.dedup();
+        named
+    }
+}
+
+/// What a model may call the language that was asked for: that, or its ISO 639-3 code.
+fn spellings(language: &str) -> Vec<String> {
+    let code = Language::lookup(language).map(|code| code.to_string());
+    let names_script = language.contains(['-', '_']);
+    // `kmr-script_arabic` is not served by an adapter of `kmr`.
+    std::iter::once(language.to_owned()).chain(code.filter(|_| !names_script)).collect()
 }
 
 /// Reads `vocab.json` of a folder.
@@ -136,29 +160,22 @@ pub(super) fn read_tokens(
         .map_err(|source| ImportError::Vocabulary { path, source })
 }
 
-/// Builds what belongs to a language, if the output layer has as many rows as there are tokens.
+/// Reads and builds what belongs to a language, if the output layer has as many rows as there are
+/// tokens.
 pub(super) fn unit(
     language: &str,
     config: &EncoderConfig,
     tokens: CtcTokens,
-    mut weights: Weights,
-) -> Result<LanguageUnit, ImportError> {
-    let adapter = adapter(config, &tokens, &mut weights)?;
-    Ok(LanguageUnit { language: language.to_owned(), adapter, tokens })
-}
-
-/// Reads adapters and output layer.
-pub(super) fn adapter(
-    config: &EncoderConfig,
-    tokens: &CtcTokens,
     weights: &mut Weights,
-) -> Result<LanguageAdapter, ImportError> {
+) -> Result<LanguageUnit, ImportError> {
     let name = weights.file().name().to_owned();
     check_vocabulary(weights, tokens.len())?;
     let build = |vb: &VarBuilder| LanguageAdapter::new(config, tokens.len(), vb);
     let model_error = |source| ImportError::Model { name: name.clone(), source: Box::new(source) };
-    let parameters = weights.read(&requirements(build).map_err(model_error)?)?;
-    build(&parameters.frozen()).map_err(model_error)
+    let parameters = Parameters::default();
+    weights.read(&requirements(build).map_err(model_error)?, &parameters)?;
+    let adapter = build(&parameters.frozen()).map_err(model_error)?;
+    Ok(LanguageUnit { language: language.to_owned(), adapter, tokens, parameters })
 }
 
 /// That the output layer has a row for each token.
@@ -175,8 +192,12 @@ pub(super) fn check_vocabulary(weights: &Weights, tokens: usize) -> Result<(), I
 
 /// The known names most like `language`: those of the same code first.
 fn near(language: &str, mut known: Vec<String>) -> Vec<String> {
+    known.retain(|name| name != language);
     let letters = |name: &str| name.to_lowercase().chars().take(32).collect::<Vec<_>>();
-    let code = |name: &str| name.split(['-', '_']).next().unwrap_or_default().to_lowercase();
+    let code = |name: &str| match Language::lookup(name) {
+        Some(language) => language.to_string(),
+        None => name.split(['-', '_']).next().unwrap_or_default().to_lowercase(),
+    };
     let wanted = letters(language);
     known.sort_by_cached_key(|name| {
         let distance = edit_counts(&letters(name), &wanted).errors();
@@ -198,6 +219,19 @@ mod tests {
         let known = ["eng", "fra", "kmr-script_latin", "kma"].map(str::to_owned).to_vec();
         assert_eq!(near("kmr", known.clone()), ["kmr-script_latin", "kma"]);
         assert_eq!(near("en", known.clone()), ["eng"]);
+        assert_eq!(near("ku-Latn", vec!["kur-script_latin".into()]), ["kur-script_latin"]);
         assert!(near("quechua", known).is_empty());
+    }
+
+    #[test]
+    fn languages_go_by_their_code_and_scripts_by_their_name() {
+        for (asked, spelled) in [
+            ("fr", &["fr", "fra"][..]),
+            ("French", &["French", "fra"]),
+            ("azj-script_cyrillic", &["azj-script_cyrillic"]),
+            ("??", &["??"]),
+        ] {
+            assert_eq!(spellings(asked), spelled);
+        }
     }
 }

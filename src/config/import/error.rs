@@ -18,6 +18,14 @@ pub enum ImportError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A folder without a configuration.
     #[error("`{}` holds no config.json", path.display())]
     NoConfig {
@@ -34,7 +42,7 @@ pub enum ImportError {
     },
     /// A model of another kind.
     #[error(
-        "`{name}` has model_type `{model_type}`; hubert, wav2vec2, wavlm and asr-ctc are known"
+        "`{name}` has model_type `{model_type}`; hubert, wav2vec2, wavlm, asr-ctc and asr-waveform are known"
     )]
     ModelType {
         /// The file.

@@ -2,23 +2,28 @@
 //!
 //! | files | settings | reader |
 //! |---|---|---|
-//! | Hugging Face folder | `config.json`, `preprocessor_config.json`, `vocab.json` | `hugging_face` |
+//! | our own folder, written by `write` | `config.json` | `load` |
+//! | Hugging Face folder | `config.json`, `preprocessor_config.json`, `vocab.json` | `hub_folder` |
 //! | fairseq `.pt`, s3prl's copies, unilm WavLM | inside the file | `fairseq` |
 //! | ESPnet `.pth` | `config.yaml` beside it | `espnet` |
 //! | torchaudio state dict | none: read off the shapes | `inferred` |
 
 mod adapters;
+mod build;
 mod error;
 mod espnet;
 mod fairseq;
+mod hub_folder;
 mod hugging_face;
 mod inferred;
 mod load;
 mod weights;
+mod write;
 
 pub use adapters::{LanguageUnit, LanguageUnits};
 pub use error::ImportError;
 pub use load::{AnyModel, LoadError, LoadOptions, load_model, load_speech_model};
+pub use write::WriteOptions;
 
 use crate::model::ConvLayer;
 

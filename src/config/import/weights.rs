@@ -22,12 +22,17 @@ impl Weights {
 
     /// Recognises the names of a file of adapters.
     pub(super) fn of_adapter(file: CheckpointFile) -> Result<Self, ImportError> {
-        let naming = Naming::detect_adapter(file.tensors().iter().map(NamedTensor::name));
+        let naming = Naming::detect_adapter(&file.tensors().iter().map(NamedTensor::name));
         let naming = naming.ok_or_else(|| ImportError::Missing {
             name: file.name().to_owned(),
             missing: vec!["encoder.layers.0.adapter_layer.norm.weight".to_owned()],
         })?;
         Ok(Self { file, naming, used: BTreeSet::new() })
+    }
+
+    /// The file, when everything has been read.
+    pub(super) fn into_file(self) -> CheckpointFile {
+        self.file
     }
 
     /// The file.
@@ -57,8 +62,13 @@ impl Weights {
         self.find(ours).map(|(_, shape)| shape)
     }
 
-    /// Reads what a model asks for; everything is checked before anything is read.
-    pub(super) fn read(&mut self, asked: &[Requirement]) -> Result<Parameters, ImportError> {
+    /// Reads what a model asks for into `parameters`; everything is checked before anything is
+    /// read.
+    pub(super) fn read(
+        &mut self,
+        asked: &[Requirement],
+        parameters: &Parameters,
+    ) -> Result<(), ImportError> {
         let name = || self.file.name().to_owned();
         let mut places = Vec::with_capacity(asked.len());
         let mut missing = Vec::new();
@@ -82,7 +92,6 @@ impl Weights {
         if !missing.is_empty() {
             return Err(ImportError::Missing { name: name(), missing });
         }
-        let parameters = Parameters::default();
         for (requirement, place) in asked.iter().zip(places) {
             let mut values = self.file.values(&place.name)?;
             if let Some(third) = place.third {
@@ -94,12 +103,12 @@ impl Weights {
                 .map_err(|source| ImportError::Model { name: name(), source: Box::new(source) })?;
             self.used.insert(place.name);
         }
-        Ok(parameters)
+        Ok(())
     }
 
     /// Names of tensors that nothing has asked for.
     pub(super) fn unused(&self) -> Vec<String> {
-        let names = self.file.tensors().iter().map(NamedTensor::name);
-        self.naming.unused(names, &self.used)
+        let tensors = self.file.tensors().iter().filter(|tensor| !self.file.is_scale(tensor));
+        self.naming.unused(tensors.map(NamedTensor::name), &self.used)
     }
 }

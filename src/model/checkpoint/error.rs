@@ -136,8 +136,10 @@ pub enum CheckpointError {
         source: candle_core::Error,
     },
     /// Tensors that cannot be put into one file.
-    #[error("cannot store the tensors")]
+    #[error("cannot store the tensors of `{name}`")]
     Write {
+        /// The file or what stands for it.
+        name: String,
         /// Why.
         source: safetensors::SafeTensorError,
     },

@@ -11,7 +11,7 @@ use crate::model::parameters::Parameters;
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes by which containers are told from each other.
@@ -88,6 +88,7 @@ impl NamedTensor {
 #[derive(Debug)]
 pub struct CheckpointFile {
     name: String,
+    files: Vec<PathBuf>,
     container: Container,
     root: Value,
     metadata: Vec<(String, String)>,
@@ -111,15 +112,18 @@ pub fn open(path: &Path) -> Result<CheckpointFile, CheckpointError> {
     }
     let io = |source| CheckpointError::Io { path: path.to_owned(), source };
     let source = Source::open(path).map_err(io)?;
-    CheckpointFile::from_source(source, path.display().to_string())
+    let mut file = CheckpointFile::from_source(source, path.display().to_string())?;
+    file.files = vec![path.to_owned()];
+    Ok(file)
 }
 
 fn open_shards(path: &Path) -> Result<CheckpointFile, CheckpointError> {
     let name = path.display().to_string();
     let shards_error = |source| CheckpointError::Shards { name: name.clone(), source };
-    let mut tensors = Vec::new();
+    let (mut files, mut tensors) = (vec![path.to_owned()], Vec::new());
     for shard in read_index(path).map_err(shards_error)? {
         let file = open(&shard.path)?;
+        files.push(shard.path);
         for tensor in shard.tensors {
             let stored = file.find(&tensor).ok_or_else(|| {
                 shards_error(ShardError::MissingTensor {
@@ -130,7 +134,8 @@ fn open_shards(path: &Path) -> Result<CheckpointFile, CheckpointError> {
             tensors.push((tensor, stored.stored.clone()));
         }
     }
-    CheckpointFile::new(name.clone(), Container::Shards, Value::None, tensors)
+    let whole = CheckpointFile::new(name.clone(), Container::Shards, Value::None, tensors)?;
+    Ok(CheckpointFile { files, ..whole })
 }
 
 impl CheckpointFile {
@@ -214,13 +219,20 @@ impl CheckpointFile {
         }
         let tensors =
             tensors.into_iter().map(|(name, stored)| NamedTensor { name, stored }).collect();
-        Ok(Self { name, container, root, metadata: Vec::new(), tensors, index })
+        let (files, metadata) = (Vec::new(), Vec::new());
+        Ok(Self { name, files, container, root, metadata, tensors, index })
     }
 
     /// The file, or what stands for it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The files that it is read from: one, or an index and its shards; none for one in memory.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// How its tensors are kept.
@@ -294,8 +306,10 @@ impl CheckpointFile {
         Ok(Some(values))
     }
 
-    /// Whether a tensor holds the scales of another, and is no parameter of its own.
-    fn is_scale(&self, tensor: &NamedTensor) -> bool {
+    /// Whether a tensor holds the scales of another one's integers
+    /// ([`StoredAs::Int8`](super::StoredAs::Int8)), and is no parameter of its own.
+    #[must_use]
+    pub fn is_scale(&self, tensor: &NamedTensor) -> bool {
         let scaled = tensor.name.strip_suffix(SCALE).and_then(|name| self.find(name));
         scaled.is_some_and(|scaled| scaled.element_type() == ElementType::I8)
     }

@@ -26,7 +26,7 @@ pub use shards::ShardError;
 pub use stored::{ElementType, StoredTensor, ViewError};
 pub use torch_legacy::LegacyError;
 pub use value::Value;
-pub use write::{StoredAs, to_bytes};
+pub use write::{StoredAs, to_bytes, write};
 pub use zip::ZipError;
 
 use super::parameters::Parameters;

@@ -145,7 +145,12 @@ pub(super) fn read(source: &Arc<Source>) -> Result<Contents, SafetensorsError> {
     let Header { tensors: mut entries, metadata } =
         serde_json::from_str(header).map_err(|source| SafetensorsError::Json { source })?;
     entries.sort_by_key(|(_, info)| info.data_offsets);
-    let data = Region { source: Arc::clone(source), start: 8 + bytes, bytes: available - bytes };
+    let data = Region {
+        source: Arc::clone(source),
+        start: 8 + bytes,
+        bytes: available - bytes,
+        checksum: None,
+    };
     let mut position = 0;
     let mut tensors = Vec::with_capacity(entries.len());
     for (tensor, info) in entries {
@@ -191,8 +196,7 @@ fn stored(
     if begin > position {
         return Err(SafetensorsError::Hole { tensor: tensor(), bytes: begin - position });
     }
-    let region =
-        Region { source: Arc::clone(&data.source), start: data.start + begin, bytes: found };
+    let region = Region { start: data.start + begin, bytes: found, ..data.clone() };
     StoredTensor::new(&region, element, elements, View::whole(&info.shape)).map_err(shape)
 }
 

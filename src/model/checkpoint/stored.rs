@@ -4,7 +4,7 @@ use super::source::Source;
 use half::{bf16, f16};
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes converted at a time: stays in the cache between reading and converting.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -115,6 +115,63 @@ pub(super) struct Region {
     pub(super) source: Arc<Source>,
     pub(super) start: u64,
     pub(super) bytes: u64,
+    /// What their CRC-32 must be, if the file says.
+    pub(super) checksum: Option<Arc<Checksum>>,
+}
+
+/// A CRC-32, and whether it was found right.
+#[derive(Debug)]
+pub(super) struct Checksum {
+    pub(super) crc32: u32,
+    pub(super) is_right: OnceLock<bool>,
+}
+
+/// Bytes that are not those that were written.
+#[derive(Debug, thiserror::Error)]
+#[error("its bytes do not have the checksum that was written with them; the file is damaged")]
+struct WrongChecksum;
+
+impl Checksum {
+    pub(super) fn new(crc32: u32) -> Self {
+        Self { crc32, is_right: OnceLock::new() }
+    }
+
+    /// Checks what `find` makes of the bytes, unless that was done before.
+    fn check(&self, find: impl FnOnce() -> io::Result<u32>) -> io::Result<()> {
+        let is_right = match self.is_right.get() {
+            Some(is_right) => *is_right,
+            None => {
+                let found = find()?;
+                *self.is_right.get_or_init(|| found == self.crc32)
+            }
+        };
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, WrongChecksum);
+        is_right.then_some(()).ok_or_else(wrong)
+    }
+}
+
+impl Region {
+    /// All of its bytes, once they are known to be right.
+    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
+        let bytes = self.source.bytes_at(self.start, self.bytes)?;
+        if let Some(checksum) = &self.checksum {
+            checksum.check(|| Ok(crc32fast::hash(&bytes)))?;
+        }
+        Ok(bytes)
+    }
+
+    fn crc32(&self) -> io::Result<u32> {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut read = 0;
+        while read < self.bytes {
+            let n = (self.bytes - read).min(CHUNK_BYTES as u64) as usize;
+            self.source.read_at(self.start + read, &mut chunk[..n])?;
+            hasher.update(&chunk[..n]);
+            read += n as u64;
+        }
+        Ok(hasher.finalize())
+    }
 }
 
 /// Where in its storage a tensor is, in elements.
@@ -133,8 +190,7 @@ pub struct StoredTensor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    source: Arc<Source>,
-    start: u64,
+    region: Region,
     element: ElementType,
     view: View,
 }
@@ -142,8 +198,8 @@ struct Inner {
 impl PartialEq for StoredTensor {
     /// Whether both are the same place of the same open file.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0.source, &other.0.source)
-            && self.0.start == other.0.start
+        Arc::ptr_eq(&self.0.region.source, &other.0.region.source)
+            && self.0.region.start == other.0.region.start
             && self.0.element == other.0.element
             && self.0.view == other.0.view
     }
@@ -173,8 +229,7 @@ impl StoredTensor {
         if elements > stored.max(MAX_REPEATED) {
             return Err(ViewError::Repeated { elements, stored });
         }
-        let source = Arc::clone(&region.source);
-        Ok(Self(Arc::new(Inner { source, start: region.start, element, view })))
+        Ok(Self(Arc::new(Inner { region: region.clone(), element, view })))
     }
 
     /// Type of its numbers.
@@ -252,21 +307,33 @@ impl StoredTensor {
 
     /// Reads the stored elements that the view spans and puts them in the view's order.
     fn read<T: Copy>(&self, convert: fn(&[u8], &mut Vec<T>)) -> io::Result<Vec<T>> {
-        let Inner { source, start, element, view } = self.0.as_ref();
+        let Inner { region, element, view } = self.0.as_ref();
         let elements = self.elements();
         if elements == 0 {
             return Ok(Vec::new());
         }
         let size = element.size();
         let span = reach(view).expect("checked when the view was made") - view.offset;
-        let mut position = start + (view.offset * size) as u64;
+        let is_whole = (span * size) as u64 == region.bytes;
+        // Of a part, the whole is checked before: once, whatever the number of parts.
+        if let (Some(checksum), false) = (&region.checksum, is_whole) {
+            checksum.check(|| region.crc32())?;
+        }
+        let mut position = region.start + (view.offset * size) as u64;
         let mut stored = Vec::with_capacity(span);
         let mut chunk = vec![0; CHUNK_BYTES.min(span * size)];
+        let mut hasher = region.checksum.as_ref().map(|_| crc32fast::Hasher::new());
         while stored.len() < span {
             let bytes = chunk.len().min((span - stored.len()) * size);
-            source.read_at(position, &mut chunk[..bytes])?;
+            region.source.read_at(position, &mut chunk[..bytes])?;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&chunk[..bytes]);
+            }
             convert(&chunk[..bytes], &mut stored);
             position += bytes as u64;
+        }
+        if let (Some(checksum), Some(hasher), true) = (&region.checksum, hasher, is_whole) {
+            checksum.check(|| Ok(hasher.finalize()))?;
         }
         if view.is_contiguous() {
             return Ok(stored);

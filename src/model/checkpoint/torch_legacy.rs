@@ -133,7 +133,8 @@ fn storages(
         let bytes = found.checked_mul(spec.element.size() as u64).ok_or_else(truncated)?;
         let end = start.checked_add(bytes).filter(|end| *end <= source.len());
         position = end.ok_or_else(truncated)?;
-        regions.insert(&spec.key, Region { source: Arc::clone(source), start, bytes });
+        regions
+            .insert(&spec.key, Region { source: Arc::clone(source), start, bytes, checksum: None });
     }
     specs
         .iter()

@@ -23,7 +23,7 @@ pub(super) fn read(source: Arc<Source>, name: &str) -> Result<Value, CheckpointE
         let (bytes, limit) = (region.bytes, MAX_PICKLE_BYTES);
         return Err(zip(ZipError::PickleSize { bytes, limit }));
     }
-    let bytes = bytes(&region).map_err(zip)?;
+    let bytes = region.read().map_err(|source| zip(source.into()))?;
     let unpickled = unpickle(&bytes).map_err(pickle)?;
     let regions = unpickled
         .storages()
@@ -55,14 +55,10 @@ fn little_endian(archive: &Archive, folder: &str) -> Result<(), ZipError> {
         Err(ZipError::Missing { .. }) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let region = Region { bytes: region.bytes.min(16), ..region };
-    let order = bytes(&region)?;
+    let shown = Region { bytes: region.bytes.min(16), checksum: None, ..region.clone() };
+    let order = if shown.bytes < region.bytes { &shown } else { &region }.read()?;
     if order == b"little" {
         return Ok(());
     }
     Err(ZipError::ByteOrder { order: order.escape_ascii().to_string() })
-}
-
-fn bytes(region: &Region) -> Result<Vec<u8>, ZipError> {
-    Ok(region.source.bytes_at(region.start, region.bytes)?)
 }

@@ -5,7 +5,7 @@
 //! compared, never used as paths.
 
 use super::source::Source;
-use super::stored::Region;
+use super::stored::{Checksum, Region};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -72,6 +72,7 @@ pub enum ZipError {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     stored: bool,
+    crc32: u32,
     bytes: u64,
     local_header: u64,
 }
@@ -127,7 +128,9 @@ impl Archive {
         if end > self.source.len() {
             return Err(ZipError::Damaged);
         }
-        Ok(Region { source: Arc::clone(&self.source), start, bytes: entry.bytes })
+        // `torch.save` told to compute none writes 0.
+        let checksum = (entry.crc32 != 0).then(|| Arc::new(Checksum::new(entry.crc32)));
+        Ok(Region { source: Arc::clone(&self.source), start, bytes: entry.bytes, checksum })
     }
 }
 
@@ -190,7 +193,7 @@ fn parse_entry(bytes: &[u8]) -> Option<(String, Entry, &[u8])> {
     }
     let stored = method == 0 && flags & 1 == 0 && packed == plain;
     let name = String::from_utf8_lossy(name).into_owned();
-    Some((name, Entry { stored, bytes: plain, local_header }, rest))
+    Some((name, Entry { stored, crc32: u32_at(header, 16), bytes: plain, local_header }, rest))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

@@ -70,7 +70,7 @@ fn golden_model(config: &EncoderConfig) -> Result<MrHubert> {
             .collect();
         tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
     }
-    MrHubert::new(config, &Parameters::from_tensors(tensors)?.existing())
+    MrHubert::new(config, &Parameters::from_tensors(tensors)?.frozen())
 }
 
 fn wave() -> Vec<f32> {

@@ -1,11 +1,7 @@
 //! Tables of words (TSV, CTM) and Praat's TextGrid.
 
 use super::{TimedWord, milliseconds};
-
-/// Without the characters that separate fields.
-fn field(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
+use crate::text::one_line;
 
 /// Rows of start and end in milliseconds and the text, after a heading, as whisper has them.
 #[must_use]
@@ -13,7 +9,7 @@ pub fn tsv<'a>(rows: impl IntoIterator<Item = (f64, f64, &'a str)>) -> String {
     let mut table = "start\tend\ttext\n".to_owned();
     for (start_s, end_s, text) in rows {
         let (start, end) = (milliseconds(start_s), milliseconds(end_s));
-        table.push_str(&format!("{start}\t{end}\t{}\n", field(text)));
+        table.push_str(&format!("{start}\t{end}\t{}\n", one_line(text)));
     }
     table
 }
@@ -104,7 +100,7 @@ pub fn text_grid(duration_s: f64, tiers: &[TextGridTier]) -> String {
 
 /// Praat doubles quotation marks; a label has one line.
 fn quoted(text: &str) -> String {
-    field(text).replace('"', "\"\"")
+    one_line(text).replace('"', "\"\"")
 }
 
 #[cfg(test)]

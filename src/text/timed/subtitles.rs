@@ -1,7 +1,7 @@
 //! SubRip and WebVTT.
 
 use super::{TimedWord, milliseconds};
-use crate::text::is_unspaced;
+use crate::text::{is_unspaced, one_line};
 
 /// How words are laid out as subtitles.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,11 +105,6 @@ fn separate(cues: &mut [Cue]) {
         cue.end_s = cue.end_s.max(cue.start_s + SHORTEST_S);
         last_end_s = cue.end_s;
     }
-}
-
-/// Without line breaks, which end cues in both formats.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `HH:MM:SS.mmm`

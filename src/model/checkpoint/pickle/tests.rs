@@ -10,6 +10,7 @@ fn read(bytes: &[u8]) -> Result<Value, PickleError> {
         source: Arc::new(Source::Memory(vec![0; spec.elements * spec.element.size()])),
         start: 0,
         bytes: (spec.elements * spec.element.size()) as u64,
+        checksum: None,
     };
     let regions: Vec<Region> = unpickled.storages().iter().map(region).collect();
     unpickled.value(&regions)
