@@ -7,6 +7,7 @@ use asr_kernels::dropout::dropout;
 use asr_kernels::gelu::gelu;
 use asr_kernels::linear::linear;
 use asr_kernels::matmul::{Matrix, Output, matmul};
+use asr_kernels::nearest::Centroids;
 use asr_kernels::norm::{group_norm, layer_norm};
 use asr_kernels::padding::zero_padding;
 use asr_kernels::position_conv::position_conv;
@@ -148,5 +149,20 @@ fn losses(c: &mut Criterion) {
     });
 }
 
-criterion_group!(kernels, products, convolutions, attentions, elementwise, losses);
+/// Elements are frames; `benches/faiss_assignment.py` measures others on the same shapes.
+fn units(c: &mut Criterion) {
+    let (frames, count) = (20_000, 1000);
+    for dim in [DIM, 64, 39] {
+        let (x, centroids) = (uniform(frames * dim, 1), uniform(count * dim, 2));
+        let centroids = Centroids::new(centroids, dim);
+        let mut group = c.benchmark_group("nearest");
+        group.throughput(Throughput::Elements(frames as u64)).sample_size(10);
+        group.bench_function(format!("{dim}x{count}"), |b| {
+            b.iter(|| black_box(centroids.nearest(&x)));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(kernels, products, convolutions, attentions, elementwise, losses, units);
 criterion_main!(kernels);

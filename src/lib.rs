@@ -19,6 +19,7 @@
 //! | [`data`] | manifests, augmentation, batches | models |
 //! | [`train`] | optimiser, checkpoints, the training loop | decoding |
 //! | [`config`] | model folders, recipes, the embedded model | terminals |
+//! | [`pretrain`] | units of speech, self-supervised pre-training | decoding, terminals |
 //! | [`decode`] | logits to text and language, long audio in segments | training, files |
 //! | [`mod@bench`] | scores of a model on a corpus, ML-SUPERB, reports | terminals |
 //! | [`cli`] | the command line | - |
@@ -52,5 +53,6 @@ pub mod files;
 pub mod hub;
 pub mod model;
 pub mod objective;
+pub mod pretrain;
 pub mod text;
 pub mod train;

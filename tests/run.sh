@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Every check of the project, from a fresh clone: bash tests/run.sh
 #
-# Installs a C and C++ compiler if there is none (Debian, as root) and the formatter and linter
-# of the Rust toolchain; Rust itself must be there. Everything is built in the release profile,
+# Installs what is missing of a C and C++ compiler, cmake, BLAS and LAPACK (Debian, as root; the
+# last three for the feature `faiss`) and the formatter and linter of the Rust toolchain; Rust
+# itself must be there. Everything is built in the release profile,
 # so that steps share what they build. The first step that fails ends the run. The last line is
 # `N passed, N failed`: the tests that cargo counted; another step that fails counts as one.
 set -uo pipefail
@@ -33,16 +34,22 @@ has() {
     command -v "$1" >/dev/null
 }
 
+# Whether programs can be linked with BLAS and LAPACK.
+has_blas() {
+    echo 'int main(void) { return 0; }' | cc -x c - -o /dev/null -lblas -llapack 2>/dev/null
+}
+
 compilers() {
-    if has cc && has c++; then
+    if has cc && has c++ && has cmake && has_blas; then
         return
     fi
+    local packages=(build-essential cmake libopenblas-dev)
     if ! has apt-get || [ "$(id -u)" != 0 ]; then
-        echo "error: no C and C++ compiler; as root on Debian: apt-get install build-essential"
+        echo "error: C, C++, cmake, BLAS or LAPACK is missing; as root on Debian: apt-get install ${packages[*]}"
         return 1
     fi
-    echo "no C and C++ compiler: installing the package build-essential with apt-get"
-    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends build-essential
+    echo "C, C++, cmake, BLAS or LAPACK is missing: installing ${packages[*]} with apt-get"
+    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
 }
 
 rust() {

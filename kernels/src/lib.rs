@@ -17,7 +17,10 @@
 //! | [`sum`] | scaled sum of two branches |
 //! | [`front_end`] | a stack of convolutions for inference, a stretch of time at a time |
 //! | [`padding`] | zeroing what lies past the end of a clip |
+//! | [`masking`] | frames replaced by a learned vector, gradients damped |
 //! | [`ctc`] | CTC loss straight from logits |
+//! | [`cross_entropy`] | cross entropy of classes straight from logits |
+//! | [`nearest`] | the nearest of many centroids to each frame |
 //! | [`gradients`] | gradients of parameters, collected without candle's copies |
 //! | [`adamw`] | the optimiser's update |
 //!
@@ -27,6 +30,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod conv;
+pub mod cross_entropy;
 pub mod ctc;
 pub mod dropout;
 pub mod front_end;
@@ -34,7 +38,9 @@ pub mod gelu;
 pub mod gradients;
 pub mod isa;
 pub mod linear;
+pub mod masking;
 pub mod matmul;
+pub mod nearest;
 pub mod norm;
 pub mod padding;
 pub mod position_conv;

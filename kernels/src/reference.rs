@@ -135,3 +135,25 @@ pub fn ctc_probability(probs: &[f32], vocab: usize, targets: &[u32], blank: u32)
     }
     total
 }
+
+/// The nearest centroid to each frame: its number (the first of several as near), the squared
+/// distance to it, and how much farther the second is.
+#[must_use]
+pub fn nearest(frames: &[f32], centroids: &[f32], dim: usize) -> Vec<(u32, f64, f64)> {
+    let distance = |x: &[f32], c: &[f32]| -> f64 {
+        x.iter().zip(c).map(|(x, c)| (f64::from(*x) - f64::from(*c)).powi(2)).sum()
+    };
+    let search = |x: &[f32]| {
+        let (mut first, mut best, mut second) = (0, f64::INFINITY, f64::INFINITY);
+        for (i, c) in centroids.chunks_exact(dim).enumerate() {
+            let d = distance(x, c);
+            if d < best {
+                (first, second, best) = (i as u32, best, d);
+            } else {
+                second = second.min(d);
+            }
+        }
+        (first, best, second - best)
+    };
+    frames.chunks_exact(dim).map(search).collect()
+}

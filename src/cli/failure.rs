@@ -3,9 +3,11 @@
 use crate::audio::AudioError;
 use crate::bench::ml_superb::MlSuperbError;
 use crate::config::{ModelFolderError, RecipeError};
+use crate::data::DataError;
 use crate::decode::AlignError;
 use crate::decode::lm::{ArpaError, HotwordError};
 use crate::hub::{HubError, NotARepository};
+use crate::pretrain::PretrainError;
 use crate::text::ScoreError;
 use std::error::Error;
 use std::io;
@@ -101,6 +103,15 @@ pub(super) enum CliError {
     /// Nobody speaks in a recording whose language is asked for.
     #[error("no speech in `{}`", path.display())]
     NoSpeech { path: PathBuf },
+    /// A manifest without clips.
+    #[error("`{}` lists no clip", path.display())]
+    NoClips { path: PathBuf },
+    /// No clip of any source is kept.
+    #[error("no clip is left: all are too short or too long")]
+    NothingLeft,
+    /// Weights other than those that a clustering was made with.
+    #[error("the weights of model `{name}` are not those that the clustering was made with")]
+    ModelChanged { name: String },
     /// A text without a word.
     #[error("no words in `{}`", path.display())]
     NoWords { path: PathBuf },
@@ -141,6 +152,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             }
             CliError::AlreadyOurs { .. } => Some("use it with `--model` as it is"),
             CliError::ModelExists { .. } => Some("name a folder that is not there yet"),
+            CliError::ModelChanged { .. } => {
+                Some("name the model with `-m` and the layer with `--layer` if that is meant")
+            }
             CliError::NoSpeech { .. } => Some("name the language with `-l LANG`"),
             CliError::RunExists { .. } => {
                 Some("add `--resume` to go on with it, or `--set output=FOLDER` for another folder")
@@ -175,6 +189,16 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(MlSuperbError::Layout { .. }) = error.downcast_ref::<MlSuperbError>() {
         return Some("unpack the release first; its folders are DATASET/LANGUAGE/wav");
     }
+    if let Some(error) = error.downcast_ref::<PretrainError>() {
+        return pretrain_hint(error);
+    }
+    match error.downcast_ref::<DataError>() {
+        Some(DataError::NoLanguage { .. }) => {
+            return Some("name it with `--language LANG`, or the folder after the language");
+        }
+        Some(DataError::NoFolder) => return Some("name one with `--clips FOLDER`"),
+        _ => {}
+    }
     if error.is::<RecipeError>() {
         return Some("models/default.toml is a complete recipe to start from");
     }
@@ -185,6 +209,20 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         return Some("lines are `utt_id [lang] text`; `asr score --help` shows an example");
     }
     None
+}
+
+fn pretrain_hint(error: &PretrainError) -> Option<&'static str> {
+    match error {
+        PretrainError::Stage { source, .. } => pretrain_hint(source),
+        PretrainError::WithoutFaiss => Some(
+            "needs cmake, a C++ compiler and BLAS: `apt-get install cmake g++ libopenblas-dev`",
+        ),
+        PretrainError::Recipe(_) | PretrainError::Setting { .. } => {
+            Some("models/mr-hubert-tiny.toml is a complete recipe to start from")
+        }
+        PretrainError::OtherRecipe { .. } => Some("`--set output=FOLDER` begins a new run"),
+        _ => None,
+    }
 }
 
 /// Tells of an error that ends the program; a reader that went away is none.

@@ -3,14 +3,14 @@
 use super::Talk;
 use super::failure::{AnyError, CliError};
 use crate::bench::{CorpusScores, calibrate, evaluate};
-use crate::config::{ModelConfig, ModelFiles, Recipe};
+use crate::config::{EncoderFiles, InputConfig, ModelConfig, ModelFiles, Recipe};
 use crate::data::{Batches, Clip, Condition, Corpus, DevList, Transcript, read_manifest};
 use crate::decode::Transcriber;
 use crate::features::LogMel;
 use crate::model::checkpoint::StoredAs;
 use crate::model::{GeoPoint, Parameters, Recogniser, RecogniserConfig, location_vector};
 use crate::text::{Language, Vocabulary, normalise, place_of_language};
-use crate::train::{Finished, Observe, StepReport, Trainer};
+use crate::train::{Finished, Observe, Recognition, StepReport, Trainer, Transcribed};
 use asr_kernels::Precision;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -65,7 +65,11 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     model_config.joint = recipe.joint.for_inference();
     let (vocabulary, parameters) = match &recipe.initial_model {
         Some(folder) => initial_model(folder, &recipe)?,
-        None => (build_vocabulary(&train, recipe.data.min_character_count)?, Parameters::default()),
+        None => (None, Parameters::default()),
+    };
+    let vocabulary = match vocabulary {
+        Some(vocabulary) => vocabulary,
+        None => build_vocabulary(&train, recipe.data.min_character_count)?,
     };
     let start = Instant::now();
     let (train, report) = Corpus::load(train)?;
@@ -118,19 +122,18 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::clone(&stop);
     ctrlc::set_handler(move || signal.store(true, Ordering::Relaxed))?;
+    let run_config = recipe.train.run();
     let trainer = Trainer {
-        model: &model,
         parameters: &parameters,
-        places: &places,
-        batches: &batches,
-        batch_config: &recipe.data.batch,
-        config: &recipe.train,
+        source: &Transcribed { batches: &batches, config: &recipe.data.batch },
+        config: &run_config,
         folder: &recipe.output,
         stop: &stop,
     };
     let mut console =
         Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
-    let finished = trainer.run(&mut console)?;
+    let mut task = Recognition::new(&model, &places, &recipe.train);
+    let finished = trainer.run(&mut task, &mut console)?;
     if finished == Finished::Done {
         let fitted = calibrate(&Transcriber::new(&files, Precision::F32)?, &dev)?;
         if let Some(fitted) = &fitted {
@@ -164,18 +167,32 @@ fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, D
     Ok((train, dev, dev_list))
 }
 
-/// Vocabulary and parameters of a model that the recipe goes on from.
-fn initial_model(folder: &Path, recipe: &Recipe) -> Result<(Vocabulary, Parameters), AnyError> {
+/// Parameters of a model that the recipe goes on from, and its vocabulary; a pre-trained encoder
+/// has none.
+fn initial_model(
+    folder: &Path,
+    recipe: &Recipe,
+) -> Result<(Option<Vocabulary>, Parameters), AnyError> {
+    let other = || CliError::OtherModel { folder: folder.to_owned() };
+    if EncoderFiles::is_in(folder) {
+        let (found, parameters) = EncoderFiles::read(folder)?.into_encoder();
+        let input =
+            InputConfig::LogMel { features: recipe.features.clone(), norm: recipe.feature_norm };
+        if found.input != input || !found.encoder.same_shape(&recipe.encoder) {
+            return Err(other().into());
+        }
+        return Ok((None, parameters));
+    }
     let files = ModelFiles::read(folder)?;
     let found = &files.config;
     if found.features != recipe.features
         || found.feature_norm != recipe.feature_norm
         || !found.encoder.same_shape(&recipe.encoder)
     {
-        return Err(CliError::OtherModel { folder: folder.to_owned() }.into());
+        return Err(other().into());
     }
     files.parameters.retain(|name| recipe.joint.keeps(name));
-    Ok((files.vocabulary, files.parameters))
+    Ok((Some(files.vocabulary), files.parameters))
 }
 
 /// The geolocation vector of each language, where it has a place.
@@ -216,7 +233,7 @@ impl Observe for Console<'_> {
             report.lr,
             report.audio_per_s,
             100.0 * report.waiting,
-            report.infeasible,
+            report.counts.get("infeasible").unwrap_or(&0),
             report.not_finite
         ));
     }

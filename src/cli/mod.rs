@@ -6,24 +6,29 @@
 mod align;
 mod bench;
 mod bench_speed;
+mod cluster;
 mod decoding;
 mod destination;
 mod doctor;
 mod failure;
 mod features;
 mod finetune;
+mod frame_args;
 mod identify;
 mod input;
 mod locate;
+mod manifest;
 mod ml_superb;
 mod model;
 mod models;
 mod output;
+mod pretrain;
 mod recognise;
 mod report;
 mod score;
 mod tensor_file;
 mod transcribe;
+mod unit_quality;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use failure::AnyError;
@@ -54,7 +59,10 @@ enum Command {
     Identify(identify::IdentifyArgs),
     Align(align::AlignArgs),
     Features(features::FeaturesArgs),
+    Pretrain(pretrain::PretrainArgs),
     Finetune(finetune::FinetuneArgs),
+    Manifest(manifest::ManifestArgs),
+    Cluster(cluster::ClusterArgs),
     Score(score::ScoreArgs),
     Bench(bench::BenchArgs),
     Models(models::ModelsArgs),
@@ -108,7 +116,10 @@ pub fn main() -> ExitCode {
         Command::Identify(args) => identify::run(args, talk),
         Command::Align(args) => align::run(args, talk),
         Command::Features(args) => features::run(args, talk),
+        Command::Pretrain(args) => pretrain::run(args, talk),
         Command::Finetune(args) => finetune::run(args, talk),
+        Command::Manifest(args) => manifest::run(args, talk),
+        Command::Cluster(args) => cluster::run(args, talk),
         Command::Score(args) => score::run(args, talk),
         Command::Bench(args) => bench::run(args, talk),
         Command::Models(args) => models::run(args, talk),

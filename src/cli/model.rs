@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
     /// Model: `default` (inside the binary), a folder made by `asr finetune`, a Hugging Face
@@ -104,6 +104,22 @@ impl ModelArgs {
             Arithmetic::Int8 => all[2..].to_vec(),
             Arithmetic::All => all.to_vec(),
         }
+    }
+
+    /// Sets up threads and reads the model for one kind of arithmetic, with its path if it is
+    /// not the one in the binary.
+    pub(super) fn read(
+        &self,
+        talk: Talk,
+    ) -> Result<(AnyModel, Option<PathBuf>, Precision), AnyError> {
+        let (_, arithmetic) = self.precision()?;
+        let (model, path) = self.any(&[], talk)?;
+        Ok((model, path, arithmetic))
+    }
+
+    /// The same options for another model.
+    pub(super) fn of_model(&self, model: String) -> Self {
+        Self { model, ..self.clone() }
     }
 
     /// The model as it was asked for.
@@ -202,6 +218,15 @@ pub(super) fn file_sha256(path: &Path) -> Result<String, CliError> {
     let mut hasher = Sha256::new();
     std::io::copy(&mut std::fs::File::open(path).map_err(read)?, &mut hasher).map_err(read)?;
     Ok(hexadecimal(&hasher.finalize()))
+}
+
+/// SHA-256 of the weights of a model read by [`ModelArgs::read`], in hexadecimal.
+pub(super) fn weights_sha256(model: &AnyModel, path: Option<&Path>) -> Result<String, CliError> {
+    match (model, path) {
+        (_, None) => Ok(hexadecimal(&Sha256::digest(embedded_weights()))),
+        (AnyModel::Folder(_), Some(folder)) => file_sha256(&folder.join("model.safetensors")),
+        (AnyModel::Speech(model), Some(_)) => file_sha256(model.weights()),
+    }
 }
 
 fn hexadecimal(digest: &[u8]) -> String {

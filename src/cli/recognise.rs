@@ -177,7 +177,7 @@ fn tell(error: &InputError) {
     }
 }
 
-fn progress_bar(inputs: usize, talk: Talk) -> ProgressBar {
+pub(super) fn progress_bar(inputs: usize, talk: Talk) -> ProgressBar {
     if talk.quiet || inputs < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -1,19 +1,25 @@
 //! Files that describe a model or a run, assembled from the structs of the layers.
 
 mod embedded;
+mod encoder_folder;
 mod import;
+mod log_mel_batch;
 mod model_folder;
+mod model_input;
 mod recipe;
 mod speech_model;
 mod waveform_config;
 
 pub use embedded::{DEFAULT_MODEL, embedded_model, embedded_weights};
+pub use encoder_folder::{EncoderFiles, EncoderFolderConfig, EncoderModelType};
 pub use import::{
     AnyModel, ImportError, LanguageUnit, LanguageUnits, LoadError, LoadOptions, WriteOptions,
     load_model, load_speech_model,
 };
+pub use log_mel_batch::log_mel_batch;
 pub use model_folder::{Calibration, ModelConfig, ModelFiles, ModelFolderError};
-pub use recipe::{DataConfig, Recipe, RecipeError};
+pub use model_input::{FrameTimes, InputConfig, ModelInput};
+pub use recipe::{DataConfig, Recipe, RecipeError, read_recipe_table};
 pub use speech_model::{Head, Outputs, SpeechModel, Wanted, WaveformNorm};
 pub use waveform_config::{
     HeadConfig, Provenance, SourceFile, Spelling, WaveformConfig, WaveformType,

@@ -1,6 +1,6 @@
 //! A model on disk: `config.json`, `model.safetensors`, `vocab.json`.
 
-use crate::features::{FeatureNorm, LogMelConfig};
+use crate::features::{FeatureError, FeatureNorm, LogMelConfig};
 use crate::files::write_whole;
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
 use crate::model::{ConfigError, EncoderConfig, JointConfig, Parameters, RecogniserConfig};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Version of the layout.
 const SCHEMA: u32 = 1;
 /// Largest `config.json` that is read.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// A model folder that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,22 @@ pub enum ModelFolderError {
         name: String,
         /// Why.
         source: TextError,
+    },
+    /// Settings of the features.
+    #[error("`{name}` describes no features")]
+    Features {
+        /// The file or what stands for it.
+        name: String,
+        /// Why.
+        source: FeatureError,
+    },
+    /// Parameters that do not fit the configuration.
+    #[error("the weights in `{name}` are not those of its configuration")]
+    Parameters {
+        /// The folder.
+        name: String,
+        /// Why.
+        source: Box<candle_core::Error>,
     },
     /// Weights that cannot be used.
     #[error(transparent)]

@@ -110,7 +110,8 @@ pub struct Recipe {
     /// Folder of checkpoint, log and finished model; relative to the working directory.
     pub output: PathBuf,
     /// Folder of a model to start from instead of random weights; its vocabulary is kept, and
-    /// features and encoder must be those of the recipe, dropout rates aside. Modules of
+    /// features and encoder must be those of the recipe, dropout rates aside. A pre-trained
+    /// encoder (`asr pretrain`) has no vocabulary: it is built from the transcripts. Modules of
     /// `joint` that it lacks start from the seed, those that the recipe lacks are dropped.
     /// Relative to the working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,22 +138,12 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError`]: unreadable, unknown keys, or settings out of range.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
-        let read = |source| RecipeError::Read { path: path.to_owned(), source };
-        let size = std::fs::metadata(path).map_err(read)?.len();
-        if size > MAX_BYTES {
-            return Err(read(std::io::Error::other("larger than any recipe should be")));
-        }
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        Self::parse(&text, &path.display().to_string(), overrides)
+        Self::from_table(read_recipe_table(path, overrides)?, &path.display().to_string())
     }
 
-    fn parse(text: &str, name: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+    fn from_table(table: toml::Table, name: &str) -> Result<Self, RecipeError> {
         let invalid =
             |source| RecipeError::Toml { name: name.to_owned(), source: Box::new(source) };
-        let mut table: toml::Table = text.parse().map_err(invalid)?;
-        for given in overrides {
-            set(&mut table, given).ok_or_else(|| RecipeError::Set { given: given.clone() })?;
-        }
         let recipe: Self = table.try_into().map_err(invalid)?;
         if recipe.schema != 1 {
             return Err(RecipeError::Schema { name: name.to_owned(), found: recipe.schema });
@@ -206,6 +197,30 @@ impl Recipe {
     }
 }
 
+/// Reads a recipe as a table and applies `overrides` of the form `key.key=value`, value in
+/// TOML; a value that is no TOML is taken as a string.
+///
+/// # Errors
+/// [`RecipeError`]: unreadable, no TOML, or an override without `=`.
+pub fn read_recipe_table(path: &Path, overrides: &[String]) -> Result<toml::Table, RecipeError> {
+    let read = |source| RecipeError::Read { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(read)?.len();
+    if size > MAX_BYTES {
+        return Err(read(std::io::Error::other("larger than any recipe should be")));
+    }
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    recipe_table(&text, &path.display().to_string(), overrides)
+}
+
+fn recipe_table(text: &str, name: &str, overrides: &[String]) -> Result<toml::Table, RecipeError> {
+    let invalid = |source| RecipeError::Toml { name: name.to_owned(), source: Box::new(source) };
+    let mut table: toml::Table = text.parse().map_err(invalid)?;
+    for given in overrides {
+        set(&mut table, given).ok_or_else(|| RecipeError::Set { given: given.clone() })?;
+    }
+    Ok(table)
+}
+
 /// Sets `key.key=value` in a table.
 fn set(table: &mut toml::Table, given: &str) -> Option<()> {
     let (keys, value) = given.split_once('=')?;
@@ -229,12 +244,16 @@ mod tests {
     use super::*;
     use crate::model::{Recogniser, RecogniserConfig};
 
+    fn parse(text: &str, name: &str, overrides: &[String]) -> Result<Recipe, RecipeError> {
+        Recipe::from_table(recipe_table(text, name, overrides)?, name)
+    }
+
     const DEFAULT: &str = include_str!("../../models/default.toml");
     const JOINT: &str = include_str!("../../models/joint.toml");
 
     #[test]
     fn the_recipe_of_the_default_model_is_valid() -> Result<(), RecipeError> {
-        Recipe::parse(DEFAULT, "default.toml", &[]).map(|_| ())
+        parse(DEFAULT, "default.toml", &[]).map(|_| ())
     }
 
     /// The joint model starts from the default one, costs what its recipe says and has the size
@@ -242,7 +261,7 @@ mod tests {
     #[test]
     fn the_recipe_of_the_joint_model_fits_the_default_model()
     -> Result<(), Box<dyn std::error::Error>> {
-        let recipe = Recipe::parse(JOINT, "joint.toml", &[])?;
+        let recipe = parse(JOINT, "joint.toml", &[])?;
         let files = crate::config::embedded_model()?;
         assert!(files.config.encoder.same_shape(&recipe.encoder));
         assert!(files.config.features == recipe.features);
@@ -271,7 +290,7 @@ mod tests {
             ("train.language_loss.places.intermediate=0.0", "joint.geo"),
             ("train.language_loss.places.intermediate=1.0", "joint.language.location"),
         ] {
-            let error = Recipe::parse(JOINT, "r", &[set.to_owned()]).expect_err(set).to_string();
+            let error = parse(JOINT, "r", &[set.to_owned()]).expect_err(set).to_string();
             assert!(error.contains(want), "{set}: {error}");
         }
     }
@@ -279,7 +298,7 @@ mod tests {
     #[test]
     fn overrides_replace_values_and_faults_are_named() -> Result<(), RecipeError> {
         let sets = ["train.schedule.peak=3e-4".to_owned(), "data.root=some/folder".to_owned()];
-        let recipe = Recipe::parse(DEFAULT, "r", &sets)?;
+        let recipe = parse(DEFAULT, "r", &sets)?;
         assert!((recipe.train.schedule.peak - 3e-4).abs() < 1e-12);
         assert_eq!(recipe.data.root, Path::new("some/folder"));
         for (given, want) in [
@@ -311,8 +330,7 @@ mod tests {
                 "joint.geo.blocks",
             ),
         ] {
-            let error =
-                Recipe::parse(DEFAULT, "r", &[given.to_owned()]).expect_err(given).to_string();
+            let error = parse(DEFAULT, "r", &[given.to_owned()]).expect_err(given).to_string();
             assert!(error.contains(want), "{error}");
         }
         Ok(())

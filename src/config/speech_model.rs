@@ -1,12 +1,12 @@
 //! A released checkpoint, ready to run.
 
 use super::import::{ImportError, LanguageUnit, LanguageUnits};
+use super::model_input::ModelInput;
 use super::waveform_config::WaveformConfig;
-use crate::features::zero_mean_unit_variance;
 use crate::model::checkpoint::CheckpointFile;
 use crate::model::{
     ClassifierHead, CtcHead, Encoded, Encoder, LanguageAdapter, LayerSum, Padding, Parameters,
-    Pass, PretrainingHeads, Sequence, waveform_batch,
+    Pass, PretrainingHeads, Sequence,
 };
 use crate::text::CtcTokens;
 use asr_kernels::Precision;
@@ -31,12 +31,6 @@ pub enum WaveformNorm {
 impl WaveformNorm {
     pub(super) fn of(normalise: bool, epsilon: f64) -> Self {
         if normalise { Self::ZeroMeanUnitVariance { epsilon } } else { Self::None }
-    }
-
-    fn apply(self, waveform: &mut [f32]) {
-        if let Self::ZeroMeanUnitVariance { epsilon } = self {
-            zero_mean_unit_variance(waveform, epsilon);
-        }
     }
 }
 
@@ -65,10 +59,13 @@ pub enum Head {
     },
 }
 
-/// A released checkpoint: encoder, what stands on it, and how its input is prepared.
+/// A released checkpoint or a pre-trained encoder of ours: encoder, what stands on it, and how
+/// its input is prepared.
 #[derive(Debug)]
 pub struct SpeechModel {
     pub(super) config: WaveformConfig,
+    /// What the encoder reads.
+    pub(super) input: ModelInput,
     pub(super) file: CheckpointFile,
     /// Those of the encoder, its heads and its mask; what is built shares their numbers.
     pub(super) parameters: Parameters,
@@ -156,10 +153,10 @@ impl SpeechModel {
         self.mask_embedding.as_ref()
     }
 
-    /// How waveforms are prepared.
+    /// What the encoder reads.
     #[must_use]
-    pub fn norm(&self) -> WaveformNorm {
-        self.config.waveform_norm
+    pub fn input(&self) -> &ModelInput {
+        &self.input
     }
 
     /// Number of values in the parameters in use, of models with adapters those of one language.
@@ -181,21 +178,20 @@ impl SpeechModel {
     /// Clips as a batch: prepared, padded.
     fn batch(&self, clips: &[&[f32]], parity: bool) -> candle_core::Result<Sequence> {
         // transformers without an attention mask prepares what it has padded.
-        let padded = parity && self.config.reference_padding == Padding::Sound;
+        if !(parity && self.config.reference_padding == Padding::Sound) {
+            return self.input.batch(clips);
+        }
         let steps = clips.iter().map(|clip| clip.len()).max().unwrap_or(0);
-        let prepared: Vec<Vec<f32>> = clips
+        let padded: Vec<Vec<f32>> = clips
             .iter()
             .map(|clip| {
                 let mut clip = clip.to_vec();
-                if padded {
-                    clip.resize(steps, 0.0);
-                }
-                self.norm().apply(&mut clip);
+                clip.resize(steps, 0.0);
                 clip
             })
             .collect();
-        let views: Vec<&[f32]> = prepared.iter().map(Vec::as_slice).collect();
-        waveform_batch(&views)
+        let views: Vec<&[f32]> = padded.iter().map(Vec::as_slice).collect();
+        self.input.batch(&views)
     }
 
     /// The units of the languages asked for; the model's own where none is.

@@ -31,6 +31,17 @@ impl Corpus {
     /// # Errors
     /// [`DataError::TooManyUnreadable`] beyond that.
     pub fn load(clips: Vec<Clip>) -> Result<(Self, CorpusReport), DataError> {
+        Self::load_most(clips, MAX_UNREADABLE)
+    }
+
+    /// As [`Corpus::load`], leaving out up to a share `max_unreadable` that cannot be read.
+    ///
+    /// # Errors
+    /// [`DataError::TooManyUnreadable`] beyond that.
+    pub fn load_most(
+        clips: Vec<Clip>,
+        max_unreadable: f64,
+    ) -> Result<(Self, CorpusReport), DataError> {
         let total = clips.len();
         let options = DecodeOptions::default();
         let decoded: Vec<_> = clips
@@ -56,7 +67,7 @@ impl Corpus {
                 Err(error) => report.unreadable.push((clip.path, error)),
             }
         }
-        if report.unreadable.len() as f64 > MAX_UNREADABLE * total as f64 {
+        if report.unreadable.len() as f64 > max_unreadable * total as f64 {
             let failed = report.unreadable.len();
             let (first, source) = report.unreadable.swap_remove(0);
             return Err(DataError::TooManyUnreadable { failed, total, first, source });

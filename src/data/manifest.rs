@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Text column of a clip in which nobody speaks.
-const SILENCE: &str = "<silence>";
+pub(super) const SILENCE: &str = "<silence>";
 
 /// What is said in a clip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub struct Clip {
 }
 
 /// A table with named columns, checked to be of one width.
-struct Table<'a> {
-    columns: HashMap<&'a str, usize>,
-    rows: Vec<(usize, Vec<&'a str>)>,
+pub(super) struct Table<'a> {
+    pub(super) columns: HashMap<&'a str, usize>,
+    pub(super) rows: Vec<(usize, Vec<&'a str>)>,
 }
 
 fn read_text(path: &Path) -> Result<String, DataError> {
@@ -63,7 +63,7 @@ fn read_text(path: &Path) -> Result<String, DataError> {
 }
 
 impl<'a> Table<'a> {
-    fn parse(text: &'a str, path: &Path) -> Result<Self, DataError> {
+    pub(super) fn parse(text: &'a str, path: &Path) -> Result<Self, DataError> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
         let header: Vec<&str> =
             lines.next().map_or(Vec::new(), |(_, line)| line.split('\t').collect());

@@ -5,15 +5,21 @@
 
 mod augment;
 mod batch;
+mod collect;
 mod corpus;
 mod manifest;
 mod random;
+mod sources;
+mod upsampling;
 
 pub use augment::{Augmentation, SpecAugment};
 pub use batch::{Batch, BatchConfig, BatchPlan, Batches, Labels};
+pub use collect::{Collect, CollectReport, write_manifest};
 pub use corpus::{Corpus, CorpusReport};
 pub use manifest::{Clip, Condition, DevList, Transcript, read_manifest};
 pub use random::Random;
+pub use sources::{SourceClip, SourceDefaults, read_source};
+pub use upsampling::{LanguageShare, Share, Upsampling};
 
 use crate::audio::AudioError;
 use crate::features::FeatureError;
@@ -118,5 +124,52 @@ pub enum DataError {
         field: &'static str,
         /// What is accepted.
         expected: &'static str,
+    },
+    /// A list that cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder that cannot be listed.
+    #[error("cannot list the audio files of `{}`", path.display())]
+    List {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: AudioError,
+    },
+    /// A clip that cannot be read or written.
+    #[error("cannot cut or join `{}`", path.display())]
+    Clip {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: AudioError,
+    },
+    /// A source that leaves a language open.
+    #[error("`{}` does not tell the language of `{clip}`", source_path.display())]
+    NoLanguage {
+        /// The source.
+        source_path: PathBuf,
+        /// The first clip without a language.
+        clip: String,
+    },
+    /// A recording that two sources, or one of them twice, list.
+    #[error("`{}` is listed twice", path.display())]
+    ListedTwice {
+        /// The recording.
+        path: PathBuf,
+    },
+    /// Clips to be cut or joined, and no folder for them.
+    #[error("there is no folder for clips that are parts of recordings or joined")]
+    NoFolder,
+    /// A path that no line of a table can hold.
+    #[error("a table cannot hold the path `{}`", path.display())]
+    PathName {
+        /// The path.
+        path: PathBuf,
     },
 }

@@ -1,14 +1,11 @@
 //! What a model computes on the way, as named tensors for other tools.
 
 use super::transcriber::DecodeError;
-use crate::config::{AnyModel, ImportError, ModelFiles, SpeechModel, Wanted};
-use crate::features::{FeatureNorm, LogMel, normalise_utterance};
+use crate::config::{AnyModel, ImportError, ModelFiles, SpeechModel, Wanted, log_mel_batch};
+use crate::features::{FeatureNorm, LogMel};
 use crate::model::{Encoded, Pass, Recogniser, Resolution, Sequence};
 use asr_kernels::Precision;
-use candle_core::{Device, Tensor};
-
-/// Samples per millisecond at 16 kHz.
-const SAMPLES_PER_MS: f64 = 16.0;
+use candle_core::Tensor;
 
 /// Which tensors are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +114,7 @@ impl Extractor {
             Model::Speech(model) => {
                 let wanted = Wanted { precision: self.precision, hidden_states, parity };
                 let outputs = model.run(clips, languages, wanted)?;
-                (outputs.encoded, outputs.logits, 1.0 / SAMPLES_PER_MS)
+                (outputs.encoded, outputs.logits, 1000.0 * model.input().step_s())
             }
             Model::Folder { model, log_mel, norm } => {
                 let input = log_mel_batch(log_mel, *norm, clips)?;
@@ -153,31 +150,6 @@ fn folder(files: &ModelFiles) -> Result<Model, DecodeError> {
         model: Box::new(Recogniser::new(&files.recogniser_config(), &files.parameters)?),
         log_mel: Box::new(LogMel::new(files.config.features.clone())?),
         norm: files.config.feature_norm,
-    })
-}
-
-fn log_mel_batch(
-    log_mel: &LogMel,
-    norm: FeatureNorm,
-    clips: &[&[f32]],
-) -> Result<Sequence, DecodeError> {
-    let features: Vec<_> = clips
-        .iter()
-        .map(|clip| {
-            let mut features = log_mel.compute(clip);
-            normalise_utterance(&mut features, norm);
-            features
-        })
-        .collect();
-    let frames = features.iter().map(|f| f.n_frames).max().unwrap_or(0);
-    let bins = log_mel.config().n_bins();
-    let mut values = vec![0.0; features.len() * frames * bins];
-    for (row, clip) in values.chunks_exact_mut((frames * bins).max(1)).zip(&features) {
-        row[..clip.data.len()].copy_from_slice(&clip.data);
-    }
-    Ok(Sequence {
-        hidden: Tensor::from_vec(values, (features.len(), frames, bins), &Device::Cpu)?,
-        lengths: features.iter().map(|f| f.n_frames).collect(),
     })
 }
 
@@ -234,7 +206,7 @@ impl From<ImportError> for DecodeError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
     #[test]
     fn resolutions_are_named_by_their_frame() -> candle_core::Result<()> {
@@ -244,12 +216,12 @@ mod tests {
         };
         let several = [at((1600, 1))?, at((640, 1))?, at((320, 1))?];
         assert_eq!(
-            resolution_names(&several, 1.0 / SAMPLES_PER_MS),
+            resolution_names(&several, 1.0 / 16.0),
             ["resolution.100ms", "resolution.40ms", "resolution.20ms"]
         );
         let control = [at((320, 1))?, at((320, 1))?];
         assert_eq!(
-            resolution_names(&control, 1.0 / SAMPLES_PER_MS),
+            resolution_names(&control, 1.0 / 16.0),
             ["resolution.20ms.0", "resolution.20ms"]
         );
         Ok(())

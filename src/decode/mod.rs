@@ -6,6 +6,7 @@
 
 mod align;
 mod beam;
+mod characters;
 mod decoding;
 mod extract;
 mod greedy;

@@ -295,6 +295,12 @@ impl EncoderConfig {
         *self == rates
     }
 
+    /// Whether training may skip what a parameter belongs to: a layer, by layer drop.
+    #[must_use]
+    pub fn may_skip(&self, parameter: &str) -> bool {
+        self.layer_drop > 0.0 && parameter.contains(".layers.")
+    }
+
     /// Input steps (samples or feature frames) per frame of the highest resolution.
     #[must_use]
     pub fn input_stride(&self) -> usize {

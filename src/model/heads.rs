@@ -6,7 +6,7 @@ use super::recogniser::Logits;
 use super::sequence::Sequence;
 use super::transformer::Linear;
 use asr_kernels::padding;
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
 /// Output layer of a CTC model.
@@ -138,93 +138,5 @@ impl ClassifierHead {
         let counts: Vec<f32> = output.lengths.iter().map(|&n| n as f32).collect();
         let counts = Tensor::new(counts.as_slice(), valid.device())?.unsqueeze(1)?;
         self.classifier.forward(&valid.broadcast_div(&counts)?, pass)
-    }
-}
-
-/// Heads of masked prediction, one per resolution or label set: kept so that training can go on.
-#[derive(Debug)]
-pub struct PretrainingHeads {
-    heads: Vec<PredictionHead>,
-}
-
-/// Compares projected frames with the embedding of each class.
-#[derive(Debug)]
-struct PredictionHead {
-    final_proj: Linear,
-    /// `(classes, final_dim)`
-    label_embs: Tensor,
-}
-
-/// What cosines are divided by (`logit_temp` of every published configuration).
-const TEMPERATURE: f64 = 0.1;
-/// Least norm that is divided by, as in PyTorch's cosine similarity.
-const MIN_NORM: f64 = 1e-8;
-
-/// Shape of one prediction head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PredictionShape {
-    /// Rows of the label embeddings: the units and the dictionary's special entries.
-    pub classes: usize,
-    /// Width of the comparison (`final_dim`).
-    pub width: usize,
-}
-
-impl PretrainingHeads {
-    /// Builds the heads, highest resolution first, on `final_projs.<i>` and
-    /// `label_embs_concat.<i>`, or `final_proj` and `label_embs_concat` if `single`.
-    ///
-    /// # Errors
-    /// If a parameter is missing or has another shape.
-    pub fn new(
-        dim: usize,
-        shapes: &[PredictionShape],
-        single: bool,
-        vb: &VarBuilder,
-    ) -> Result<Self> {
-        let start = Init::Uniform { lo: 0.0, up: 1.0 };
-        let head = |(i, shape): (usize, &PredictionShape)| {
-            let (proj, labels) = if single {
-                ("final_proj".to_owned(), "label_embs_concat".to_owned())
-            } else {
-                (format!("final_projs.{i}"), format!("label_embs_concat.{i}"))
-            };
-            Ok(PredictionHead {
-                final_proj: Linear::uniform(dim, shape.width, &vb.pp(proj))?,
-                label_embs: vb.get_with_hints((shape.classes, shape.width), &labels, start)?,
-            })
-        };
-        Ok(Self { heads: shapes.iter().enumerate().map(head).collect::<Result<_>>()? })
-    }
-
-    /// Shapes of the heads, highest resolution first.
-    ///
-    /// # Errors
-    /// If a tensor is damaged.
-    pub fn shapes(&self) -> Result<Vec<PredictionShape>> {
-        let shape = |head: &PredictionHead| {
-            let (classes, width) = head.label_embs.dims2()?;
-            Ok(PredictionShape { classes, width })
-        };
-        self.heads.iter().map(shape).collect()
-    }
-
-    /// Logits of each class of head `index` for frames of its resolution: the cosine of the
-    /// projected frame and the class, divided by 0.1 (fairseq's `logit_temp`).
-    ///
-    /// # Shapes
-    /// `hidden`: `(batch, frames, dim)`; returns `(batch, frames, classes)`.
-    ///
-    /// # Errors
-    /// If there is no such head or shapes disagree.
-    pub fn logits(&self, index: usize, hidden: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let Some(head) = self.heads.get(index) else {
-            bail!("head {index} of {}", self.heads.len());
-        };
-        let unit = |x: &Tensor| {
-            let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
-            x.broadcast_div(&norm.maximum(MIN_NORM)?)
-        };
-        let frames = unit(&head.final_proj.forward(hidden, pass)?)?;
-        frames.broadcast_matmul(&unit(&head.label_embs)?.t()?)? / TEMPERATURE
     }
 }

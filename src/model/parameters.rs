@@ -67,6 +67,13 @@ impl Parameters {
         self.builder(Some(seed), false)
     }
 
+    /// A builder that hands out what is there, with gradients; asking for anything else is an
+    /// error.
+    #[must_use]
+    pub fn existing(&self) -> VarBuilder<'static> {
+        self.builder(None, false)
+    }
+
     /// A builder that hands out what is there without gradients, so that a model built on it keeps
     /// no intermediate results; asking for anything else is an error. The numbers are shared, not
     /// copied.

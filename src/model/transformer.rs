@@ -56,6 +56,15 @@ impl Linear {
         Ok(Self { weight, bias, prepared: PreparedWeight::default() })
     }
 
+    /// The map onto `n` of the outputs, from the `first` on.
+    pub(super) fn rows(&self, first: usize, n: usize) -> Result<Self> {
+        Ok(Self {
+            weight: self.weight.narrow(0, first, n)?,
+            bias: self.bias.narrow(0, first, n)?,
+            prepared: PreparedWeight::default(),
+        })
+    }
+
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.activated(x, Activation::Identity, pass)
     }

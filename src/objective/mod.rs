@@ -5,7 +5,11 @@
 mod aam;
 mod ctc;
 mod geo;
+mod masked_prediction;
 
 pub use aam::AngularMargin;
 pub use ctc::{MultiResolutionCtc, MultiResolutionLoss, intermediate_ctc};
 pub use geo::{Blending, GeoWeights, location_loss};
+pub use masked_prediction::{
+    HeadLoss, LabelAlignment, PredictedFrames, PredictionWeights, UnitLoss, predict_units,
+};

@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::adamw::AdamW;
-use super::dro::CtcDro;
+use super::task::Task;
 use crate::files;
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
 use candle_core::{Device, Tensor};
@@ -12,9 +12,6 @@ const FILE: &str = "checkpoint.safetensors";
 
 /// Name under which a step count is stored: as a tensor of two halves, exact in f32.
 const STEP: &str = "step";
-
-/// Name of the weights of the languages, in runs that have them.
-const DRO: &str = "ctc_dro";
 
 pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
@@ -30,18 +27,18 @@ fn unusable(folder: &Path, source: CheckpointError) -> TrainError {
     TrainError::Checkpoint { folder: folder.to_owned(), source: Box::new(source) }
 }
 
-/// Saves parameters, moments, weights of the languages and step.
+/// Saves parameters, moments, the state of the task and the step.
 pub(super) fn save(
     folder: &Path,
     optimiser: &AdamW,
-    dro: Option<&CtcDro>,
+    task: &impl Task,
     step: u64,
 ) -> Result<(), TrainError> {
     let mut tensors: Vec<(String, Tensor)> = Vec::new();
     let halves = [(step >> 16) as f32, (step & 0xffff) as f32];
     tensors.push((STEP.to_owned(), Tensor::new(&halves, &Device::Cpu)?));
-    if let Some(dro) = dro {
-        tensors.push((DRO.to_owned(), Tensor::new(dro.weights(), &Device::Cpu)?));
+    for (name, values) in task.state() {
+        tensors.push((name.to_owned(), Tensor::new(values, &Device::Cpu)?));
     }
     for slot in optimiser.slots() {
         let shape = slot.var.shape();
@@ -65,7 +62,7 @@ pub(super) fn save(
 pub(super) fn restore(
     folder: &Path,
     optimiser: &mut AdamW,
-    dro: Option<&mut CtcDro>,
+    task: &mut impl Task,
 ) -> Result<Option<u64>, TrainError> {
     let stored = match checkpoint::read(&path(folder)) {
         Ok(stored) => stored,
@@ -78,7 +75,8 @@ pub(super) fn restore(
     };
     let stored: std::collections::HashMap<_, _> = stored.all().into_iter().collect();
     let other = |problem| TrainError::OtherRun { folder: folder.to_owned(), problem };
-    if stored.len() != 3 * optimiser.slots().len() + 1 + usize::from(dro.is_some()) {
+    let state = task.state();
+    if stored.len() != 3 * optimiser.slots().len() + 1 + state.len() {
         return Err(other("it has another number of parameters"));
     }
     let values = |name: &str, shape: &candle_core::Shape| {
@@ -89,9 +87,11 @@ pub(super) fn restore(
         Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
     };
     let halves = values(STEP, &2.into())?;
-    if let Some(dro) = dro {
-        dro.restore(values(DRO, &dro.weights().len().into())?);
-    }
+    let state: Vec<Vec<f32>> = state
+        .iter()
+        .map(|(name, before)| values(name, &before.len().into()))
+        .collect::<Result<_, _>>()?;
+    task.restore(state);
     for slot in optimiser.slots_mut() {
         let shape = slot.var.shape().clone();
         let parameter = values(&format!("parameter.{}", slot.name), &shape)?;

@@ -30,13 +30,13 @@ impl CtcDroConfig {
 
 /// What a clip of a language cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct GroupLoss {
+pub struct GroupLoss {
     /// Position of the language in the vocabulary, from 0.
-    pub(super) language: usize,
+    pub language: usize,
     /// CTC loss, nats.
-    pub(super) nats: f64,
+    pub nats: f64,
     /// Output frames.
-    pub(super) frames: usize,
+    pub frames: usize,
 }
 
 /// A weight per language; they sum to 1.

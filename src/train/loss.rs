@@ -49,7 +49,7 @@ impl LanguageLoss {
 }
 
 /// The loss of a batch, not yet averaged.
-pub(super) struct BatchLoss {
+pub(super) struct RecognitionLoss {
     /// Sum over clips; to be differentiated.
     pub(super) sum: Tensor,
     /// High-resolution CTC loss alone, nats.
@@ -88,7 +88,11 @@ fn target(labels: &Labels, predicts: Predicts) -> Target {
 }
 
 impl Losses<'_> {
-    pub(super) fn of(&self, output: &RecogniserOutput, labels: &[Labels]) -> Result<BatchLoss> {
+    pub(super) fn of(
+        &self,
+        output: &RecogniserOutput,
+        labels: &[Labels],
+    ) -> Result<RecognitionLoss> {
         let targets: Vec<Target> = labels.iter().map(|l| target(l, Predicts::Text)).collect();
         let ctc = MultiResolutionCtc {
             low_weight: self.config.low_weight,
@@ -128,7 +132,7 @@ impl Losses<'_> {
                 Some(GroupLoss { language: language(labels)?, nats: (*nats)?, frames })
             })
             .collect();
-        Ok(BatchLoss {
+        Ok(RecognitionLoss {
             sum,
             nats: loss.high_sum,
             n_tokens: loss.n_tokens,

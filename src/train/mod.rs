@@ -1,23 +1,32 @@
 //! Training: steps, optimiser, checkpoints, log.
 //!
-//! The layer knows nothing of decoding: how good a model is, it asks through [`Observe`].
+//! The layer knows nothing of decoding: how good a model is, it asks through [`Observe`]. One
+//! loop trains everything: what is trained is a [`Task`], where its batches come from a
+//! [`Source`].
 //! A run is a function of its configuration and seed; it can be killed at any moment and
 //! goes on from its last checkpoint to the same result.
 
 mod adamw;
 mod checkpoint;
+mod ctc;
 mod dro;
 mod loader;
 mod log;
 mod loss;
+mod run_config;
 mod schedule;
+mod task;
+mod tensorboard;
 mod trainer;
 
 pub use adamw::AdamWConfig;
-pub use dro::CtcDroConfig;
+pub use ctc::{Recognition, TrainConfig};
+pub use dro::{CtcDroConfig, GroupLoss};
 pub use loss::LanguageLoss;
+pub use run_config::RunConfig;
 pub use schedule::Schedule;
-pub use trainer::{Finished, Observe, StepReport, TrainConfig, Trainer};
+pub use task::{BatchLoss, Mean, Source, Task, Transcribed};
+pub use trainer::{Finished, Observe, StepReport, Trainer};
 
 use crate::data::DataError;
 use crate::model::checkpoint::CheckpointError;
@@ -38,6 +47,9 @@ pub enum TrainError {
     /// The data failed.
     #[error("cannot make a batch")]
     Data(#[from] DataError),
+    /// The batches of a layer above failed.
+    #[error("cannot make a batch")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The arithmetic failed.
     #[error("cannot compute a step")]
     Compute(#[from] candle_core::Error),

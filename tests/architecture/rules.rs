@@ -18,6 +18,20 @@ pub(crate) const LAYERS: &[Layer] = &[
     ("data", &["audio", "text", "features"]),
     ("train", &["files", "data", "model", "objective"]),
     ("config", &["files", "features", "model", "text", "data", "train"]),
+    (
+        "pretrain",
+        &[
+            "files",
+            "audio",
+            "text",
+            "features",
+            "model",
+            "objective",
+            "data",
+            "train",
+            "config",
+        ],
+    ),
     ("decode", &["text", "features", "model", "config"]),
     ("bench", &["data", "decode", "text", "config", "features", "model", "audio"]),
     (
@@ -32,6 +46,7 @@ pub(crate) const LAYERS: &[Layer] = &[
             "data",
             "train",
             "config",
+            "pretrain",
             "decode",
             "bench",
             "hub",
@@ -54,6 +69,7 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("ureq", "src/hub/"),
     ("crc32fast", "src/model/checkpoint/stored.rs"),
     ("parquet", "src/bench/ml_superb/hugging_face.rs"),
+    ("faiss", "src/pretrain/cluster.rs"),
 ];
 
 /// Layers that know nothing of files, and the places (path prefixes) of theirs that do.

@@ -5,8 +5,10 @@ mod messages;
 mod ml_superb;
 mod models;
 mod outputs;
+mod pretraining;
 mod reports;
 mod training;
+mod units;
 
 use assert_cmd::Command;
 use serde_json::Value;

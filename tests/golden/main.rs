@@ -12,4 +12,6 @@ mod features;
 mod folders;
 mod geolocation;
 mod imports;
+mod pretraining;
 mod scoring;
+mod units;

@@ -1,6 +1,6 @@
 //! What is said of a model besides its tensors.
 
-use crate::config::{AnyModel, Head, WaveformNorm};
+use crate::config::{AnyModel, Head, ModelInput, WaveformNorm};
 use crate::model::EncoderConfig;
 use crate::text::CtcTokens;
 use serde::Serialize;
@@ -50,9 +50,15 @@ impl ModelFacts {
                 )
             }
             AnyModel::Speech(model) => {
+                let frame_ms = match model.input() {
+                    ModelInput::Waveform(_) => None,
+                    ModelInput::LogMel { .. } => Some(1000.0 * model.input().step_s()),
+                };
                 let mut facts =
-                    Self::of_encoder(model.encoder().config(), model.n_parameters(), None);
-                if model.norm() != WaveformNorm::None {
+                    Self::of_encoder(model.encoder().config(), model.n_parameters(), frame_ms);
+                if let ModelInput::Waveform(WaveformNorm::ZeroMeanUnitVariance { .. }) =
+                    model.input()
+                {
                     facts.input = "waveform, to zero mean and unit variance";
                 }
                 match model.head() {

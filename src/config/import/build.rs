@@ -4,10 +4,10 @@ use super::adapters::{LanguageUnits, check_vocabulary, read_tokens, unit};
 use super::error::ImportError;
 use super::weights::Weights;
 use crate::config::speech_model::{Head, SpeechModel};
-use crate::config::{HeadConfig, WaveformConfig};
+use crate::config::{HeadConfig, ModelInput, WaveformConfig};
 use crate::model::{
-    ClassifierHead, CtcHead, Encoder, EncoderConfig, LayerSum, Parameters, PredictionShape,
-    PretrainingHeads, requirements,
+    ClassifierHead, CtcHead, Encoder, EncoderConfig, HeadNames, LayerSum, Parameters,
+    PredictionShape, PretrainingHeads, requirements,
 };
 use candle_nn::VarBuilder;
 use std::path::PathBuf;
@@ -80,13 +80,18 @@ impl Described {
         let pretraining = if prediction.is_empty() {
             None
         } else {
-            let single = parts.weights.shape("final_projs.0.weight").is_none();
-            Some(parts.build(|vb| PretrainingHeads::new(dim, &prediction, single, vb))?)
+            let names = if parts.weights.shape("final_projs.0.weight").is_none() {
+                HeadNames::Together
+            } else {
+                HeadNames::Numbered
+            };
+            Some(parts.build(|vb| PretrainingHeads::new(dim, &prediction, names, vb))?)
         };
         let mask_embedding =
             if has_mask { Some(parts.build(|vb| vb.get(dim, "mask_emb"))?) } else { None };
         let unused = parts.weights.unused();
         Ok(SpeechModel {
+            input: ModelInput::Waveform(config.waveform_norm),
             file: parts.weights.into_file(),
             parameters: parts.parameters,
             encoder,

@@ -8,7 +8,7 @@ use super::hugging_face::read_json;
 use super::weights::Weights;
 use super::{espnet, inferred};
 use crate::config::speech_model::{SpeechModel, WaveformNorm};
-use crate::config::{HeadConfig, ModelFiles, ModelFolderError, WaveformConfig};
+use crate::config::{EncoderFiles, HeadConfig, ModelFiles, ModelFolderError, WaveformConfig};
 use crate::features::FAIRSEQ_EPSILON;
 use crate::model::checkpoint::{CheckpointFile, NamedTensor, open};
 use crate::model::{EncoderConfig, LayerSum, Layout, Padding, UpsamplerOrder};
@@ -32,7 +32,8 @@ pub struct LoadOptions {
 pub enum AnyModel {
     /// A folder of ours with a recogniser that reads log-mel features.
     Folder(Box<ModelFiles>),
-    /// An encoder of waveforms: a released checkpoint, or a folder that one was imported to.
+    /// An encoder of waveforms, a released checkpoint or a folder that one was imported to, or
+    /// what `asr pretrain` made.
     Speech(Box<SpeechModel>),
 }
 
@@ -53,8 +54,15 @@ pub enum LoadError {
 /// # Errors
 /// [`LoadError`] naming the file and what is wrong with it.
 pub fn load_model(path: &Path, options: &LoadOptions) -> Result<AnyModel, LoadError> {
-    if let Some((folder, OurKind::Ctc)) = ours(path).map_err(Box::new)? {
-        return Ok(AnyModel::Folder(Box::new(ModelFiles::read(folder)?)));
+    match ours(path).map_err(Box::new)? {
+        Some((folder, OurKind::Ctc)) => {
+            return Ok(AnyModel::Folder(Box::new(ModelFiles::read(folder)?)));
+        }
+        Some((folder, OurKind::Encoder)) => {
+            let model = EncoderFiles::read(folder)?.speech_model(folder)?;
+            return Ok(AnyModel::Speech(Box::new(model)));
+        }
+        Some((_, OurKind::Waveform)) | None => {}
     }
     Ok(AnyModel::Speech(Box::new(load_speech_model(path, options).map_err(Box::new)?)))
 }
@@ -92,6 +100,7 @@ fn describe(path: &Path, options: &LoadOptions) -> Result<Described, ImportError
 /// Kinds of folders of ours.
 enum OurKind {
     Ctc,
+    Encoder,
     Waveform,
 }
 
@@ -110,6 +119,7 @@ fn ours(path: &Path) -> Result<Option<(&Path, OurKind)>, ImportError> {
     let kind = read_json::<Kind>(&folder.join("config.json"))?.map(|kind| kind.model_type);
     Ok(match kind.as_deref() {
         Some("asr-ctc") => Some((folder, OurKind::Ctc)),
+        Some("asr-encoder") => Some((folder, OurKind::Encoder)),
         Some(WaveformConfig::MODEL_TYPE) => Some((folder, OurKind::Waveform)),
         _ => None,
     })
