@@ -10,7 +10,7 @@ use crate::vector::vectorised;
 
 /// Frames whose products are kept at once: with a thousand centroids, half a megabyte.
 const BLOCK: usize = 120;
-/// Frames that one thread takes at a time.
+/// Most frames that one thread takes at a time.
 const PIECE: usize = 8 * BLOCK;
 /// Values compared side by side.
 const LANES: usize = 16;
@@ -86,7 +86,9 @@ impl Centroids {
     pub fn nearest(&self, frames: &[f32]) -> Vec<u32> {
         assert!(frames.len().is_multiple_of(self.dim), "every frame has `dim` values");
         let mut found = vec![0_u32; frames.len() / self.dim];
-        let pieces = frames.chunks(PIECE * self.dim).zip(found.chunks_mut(PIECE));
+        let share = found.len().div_ceil(threads::available()).next_multiple_of(BLOCK);
+        let piece = share.clamp(BLOCK, PIECE);
+        let pieces = frames.chunks(piece * self.dim).zip(found.chunks_mut(piece));
         let search = |(frames, found): (&[f32], &mut [u32])| {
             let mut products = Vec::new();
             let blocks = frames.chunks(BLOCK * self.dim).zip(found.chunks_mut(BLOCK));

@@ -45,6 +45,12 @@ pub enum AudioError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Opus as a disturbance that could not be made.
+    #[error("cannot encode and decode with Opus")]
+    OpusRoundTrip {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A container without an audio track.
     #[error("`{name}` has no audio track")]
     NoTrack {

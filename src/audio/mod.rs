@@ -10,6 +10,7 @@
 //! [`Damage`].
 
 mod aac;
+mod codec;
 mod container;
 mod damage;
 mod error;
@@ -35,6 +36,7 @@ mod wav_header;
 use std::io::Read;
 use std::path::Path;
 
+pub use codec::{mu_law_round_trip, opus_round_trip};
 pub use damage::Damage;
 pub use error::AudioError;
 pub use files::{AUDIO_EXTENSIONS, audio_files};

@@ -113,6 +113,8 @@ pub struct CorpusScores {
     pub seen: Group,
     /// Clips of speakers that are not, the same languages.
     pub unseen: Group,
+    /// Clips of the languages with less training data than that, whatever their speakers.
+    pub few_shot: Group,
     /// Every clip, whatever its speaker and language.
     pub all: Group,
     /// Every language.
@@ -202,6 +204,7 @@ pub fn evaluate(
         unseen: group(&|language, condition| {
             condition == Some(Condition::Unseen) && counted(language)
         }),
+        few_shot: group(&|language, _| !counted(language)),
         all: group(&|_, _| true),
         languages: table
             .into_iter()

@@ -1,16 +1,18 @@
 //! `asr bench`.
 
 use super::Talk;
+use super::ablation::{self, AblationArgs};
 use super::bench_speed::{self, SpeedArgs};
 use super::decoding::DecodingArgs;
 use super::failure::AnyError;
+use super::language::LanguageArgs;
 use super::ml_superb::{self, MlSuperbArgs};
 use super::model::{LoadedModel, ModelArgs};
 use super::output::write_stdout;
 use super::report::{place, provenance, read_layer_weights};
 use crate::bench::report::{ModelIdentity, Report, read_curves};
 use crate::bench::{CorpusScores, Group, evaluate};
-use crate::data::{Condition, Corpus, DevList, read_manifest};
+use crate::data::{Codec, Condition, Corpus, DevList, Disturbance, read_manifest};
 use crate::text::Language;
 use clap::{Args, Subcommand, ValueEnum};
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ pub(super) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
+    Ablation(AblationArgs),
     Corpus(CorpusArgs),
     MlSuperb(MlSuperbArgs),
     Speed(SpeedArgs),
@@ -54,6 +57,10 @@ struct CorpusArgs {
     /// Languages with at least this much training audio enter the summary
     #[arg(long, value_name = "MINUTES", default_value_t = 5.0)]
     min_minutes: f64,
+    /// Disturb the clips first: `noise=DB` below them, `mu_law` or `opus` (there and back), or
+    /// `reverb=SECONDS` (time in which a room's sound falls by 60 dB)
+    #[arg(long, value_name = "KIND", value_parser = disturbance)]
+    disturb: Option<Disturbance>,
     /// Form of the scores
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Form::Markdown)]
     format: Form,
@@ -69,6 +76,8 @@ struct CorpusArgs {
     #[command(flatten)]
     decoding: DecodingArgs,
     #[command(flatten)]
+    language: LanguageArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -78,8 +87,31 @@ enum Form {
     Json,
 }
 
+/// Seed of disturbances, so that every model hears the same.
+const DISTURBANCE_SEED: u64 = 1;
+
+/// A disturbance as it is typed.
+pub(super) fn disturbance(given: &str) -> Result<Disturbance, &'static str> {
+    let (kind, value) = given.split_once('=').unwrap_or((given, ""));
+    let number = |low: f64, high: f64| {
+        value.parse::<f64>().ok().filter(|value| (low..=high).contains(value))
+    };
+    match (kind, value) {
+        ("mu_law", "") => Ok(Disturbance::Codec(Codec::MuLaw)),
+        ("opus", "") => Ok(Disturbance::Codec(Codec::Opus)),
+        ("noise", _) => number(-20.0, 100.0)
+            .map(Disturbance::Noise)
+            .ok_or("noise needs decibels from -20 to 100, such as noise=10"),
+        ("reverb", _) => number(0.05, 3.0)
+            .map(Disturbance::Room)
+            .ok_or("reverb needs seconds from 0.05 to 3, such as reverb=0.5"),
+        _ => Err("must be noise=DB, mu_law, opus or reverb=SECONDS"),
+    }
+}
+
 pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     match &args.kind {
+        Kind::Ablation(args) => ablation::run(args, talk),
         Kind::Corpus(args) => run_corpus(args, talk),
         Kind::MlSuperb(args) => ml_superb::run(args, talk),
         Kind::Speed(args) => bench_speed::run(args, talk),
@@ -105,8 +137,13 @@ fn run_corpus(args: &CorpusArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     }
     let unreadable: Vec<String> =
         report.unreadable.iter().map(|(path, _)| path.display().to_string()).collect();
+    let corpus = match args.disturb {
+        Some(disturbance) => corpus.disturbed(disturbance, DISTURBANCE_SEED)?,
+        None => corpus,
+    };
     let mut model = args.model.load(&[], talk)?;
     args.decoding.apply(&mut model, None, talk)?;
+    args.language.apply(&mut model)?;
     let condition = |name: &str| list.as_ref().and_then(|list| list.condition(name));
     let counted =
         |language: Language| minutes.get(&language).is_some_and(|m| *m >= args.min_minutes);
@@ -144,6 +181,9 @@ fn corpus_report(
     provenance.model = Some(ModelIdentity { name: model.name.clone(), sha256: model.sha256()? });
     provenance.precision = Some(model.precision.to_owned());
     let mut report = Report::of_corpus(scores, minutes, place, provenance);
+    if let Some(disturbance) = args.disturb {
+        report.notes.push(format!("Every clip was disturbed first: {disturbance:?}."));
+    }
     if let Some(log) = &args.training_log {
         report.curves = read_curves(log)?;
     }

@@ -68,6 +68,9 @@ pub(super) enum CliError {
     /// A model to start from that is of another make than the recipe.
     #[error("the model in `{}` has other features or another encoder than the recipe", folder.display())]
     OtherModel { folder: PathBuf },
+    /// A variant that could not be trained or scored.
+    #[error("`{}` could not be trained and scored", folder.display())]
+    Variant { folder: PathBuf },
     /// An output that cannot be written.
     #[error("cannot write `{}`", path.display())]
     Write { path: PathBuf, source: io::Error },

@@ -2,15 +2,19 @@
 
 use super::Talk;
 use super::failure::{AnyError, CliError};
+use super::finetune_data::{build_vocabulary, initial_model, places, read_clips, upstream};
+use super::model::{hexadecimal, parameters_sha256};
 use crate::bench::{CorpusScores, calibrate, evaluate};
-use crate::config::{EncoderFiles, InputConfig, ModelConfig, ModelFiles, Recipe};
-use crate::data::{Batches, Clip, Condition, Corpus, DevList, Transcript, read_manifest};
+use crate::config::{
+    FineTuning, FineTuningPlan, ModelFiles, Recipe, RecipeError, Strategy, Upstream, write_low_rank,
+};
+use crate::data::{Batches, ClipInput, Condition, Corpus, DevList, StoredStates};
 use crate::decode::Transcriber;
-use crate::features::LogMel;
+use crate::features::InputFeatures;
+use crate::model::Parameters;
 use crate::model::checkpoint::StoredAs;
-use crate::model::{GeoPoint, Parameters, Recogniser, RecogniserConfig, location_vector};
-use crate::text::{Language, Vocabulary, normalise, place_of_language};
-use crate::train::{Finished, Observe, Recognition, StepReport, Trainer, Transcribed};
+use crate::text::Language;
+use crate::train::{Finished, Observe, Recognition, StatesPlan, StepReport, Trainer, Transcribed};
 use asr_kernels::Precision;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -56,13 +60,7 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     std::fs::write(&resolved, toml::to_string_pretty(&recipe)?).map_err(write(resolved.clone()))?;
     let folder = args.recipe.parent().unwrap_or(Path::new("."));
     let (train, dev, dev_list) = read_clips(&recipe, folder)?;
-    let mut model_config = ModelConfig::new(
-        &recipe.name,
-        recipe.features.clone(),
-        recipe.feature_norm,
-        recipe.encoder.clone(),
-    );
-    model_config.joint = recipe.joint.for_inference();
+    let upstream = upstream(&recipe, talk)?;
     let (vocabulary, parameters) = match &recipe.initial_model {
         Some(folder) => initial_model(folder, &recipe)?,
         None => (None, Parameters::default()),
@@ -70,6 +68,13 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let vocabulary = match vocabulary {
         Some(vocabulary) => vocabulary,
         None => build_vocabulary(&train, recipe.data.min_character_count)?,
+    };
+    let (encoder, input, parameters) = match (&upstream, &recipe.encoder, recipe.input()) {
+        (Some((upstream, _)), ..) => {
+            (&upstream.encoder, upstream.input.clone(), upstream.parameters.clone())
+        }
+        (None, Some(encoder), Some(input)) => (encoder, input, parameters),
+        (None, ..) => return Err(RecipeError::Source.into()),
     };
     let start = Instant::now();
     let (train, report) = Corpus::load(train)?;
@@ -83,33 +88,36 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
         dev.clips().len(),
         start.elapsed()
     ));
-    let config = RecogniserConfig {
-        encoder: recipe.encoder.clone(),
-        vocab_size: vocabulary.len(),
-        n_languages: vocabulary.language_ids().len(),
-        joint: recipe.joint.clone(),
+    let plan = FineTuningPlan {
+        name: &recipe.name,
+        input: input.clone(),
+        encoder,
+        strategy: recipe.strategy.as_ref(),
+        joint: &recipe.joint,
+        downstream: &recipe.downstream,
+        train: &recipe.train,
     };
-    let frozen = recipe.train.frozen.clone();
-    parameters.freeze(move |name| frozen.iter().any(|start| name.starts_with(start.as_str())));
-    let model = Recogniser::for_training(&config, &parameters, recipe.train.seed)?;
-    let trained: usize = parameters.trainable().iter().map(|(_, var)| var.elem_count()).sum();
+    let tuning = FineTuning::new(&plan, vocabulary, parameters)?;
+    let (files, parameters) = (&tuning.files, &tuning.files.parameters);
     talk.progress(format_args!(
-        "{} parameters, {trained} of them trained, {} tokens",
+        "{} parameters, {} of them trained, {} tokens",
         parameters.count(),
-        vocabulary.len()
+        tuning.trained(),
+        files.vocabulary.len()
     ));
-    let places = places(&vocabulary);
-    let mut files = ModelFiles {
-        config: model_config,
-        vocabulary: vocabulary.clone(),
-        parameters: parameters.clone(),
+    // Before anything is computed that would be in vain.
+    let run_config = recipe.train.run();
+    run_config.check_trainable(tuning.trained())?;
+    let features = InputFeatures::new(&input)?;
+    let clips = ClipInput::Computed(&features);
+    let states = match recipe.strategy.as_ref().and_then(Strategy::cache) {
+        Some(folder) => Some(states(&tuning, (folder, clips), &train, &recipe, &upstream, talk)?),
+        None => None,
     };
-    let log_mel = LogMel::new(recipe.features.clone())?;
     let batches = Batches {
         corpus: &train,
-        vocabulary: &vocabulary,
-        log_mel: &log_mel,
-        norm: recipe.feature_norm,
+        vocabulary: &files.vocabulary,
+        input: states.as_ref().map_or(clips, ClipInput::Stored),
         augmentation: &recipe.data.augmentation,
         seed: recipe.train.seed,
     };
@@ -122,97 +130,71 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::clone(&stop);
     ctrlc::set_handler(move || signal.store(true, Ordering::Relaxed))?;
-    let run_config = recipe.train.run();
     let trainer = Trainer {
-        parameters: &parameters,
+        parameters,
+        upstream: upstream.as_ref().map(|(_, sha256)| *sha256),
         source: &Transcribed { batches: &batches, config: &recipe.data.batch },
         config: &run_config,
         folder: &recipe.output,
         stop: &stop,
     };
-    let mut console =
-        Console { files: &files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
-    let mut task = Recognition::new(&model, &places, &recipe.train);
+    let places = places(&files.vocabulary);
+    let mut task =
+        Recognition::new(&tuning.model, &places, &recipe.train).with_early(tuning.early.as_ref());
+    let mut console = Console { files, dev: &dev, dev_list: &dev_list, seconds: &seconds, talk };
     let finished = trainer.run(&mut task, &mut console)?;
+    let mut model = tuning.finished()?;
     if finished == Finished::Done {
-        let fitted = calibrate(&Transcriber::new(&files, Precision::F32)?, &dev)?;
+        let fitted = calibrate(&Transcriber::new(&model, Precision::F32)?, &dev)?;
         if let Some(fitted) = &fitted {
             talk.progress(format_args!(
                 "scores calibrated on {} clips: temperature {:.3}, unknown below {:.3}, expected calibration error {:.3}, before {:.3}",
                 fitted.clips, fitted.calibration.temperature, fitted.calibration.unknown_threshold, fitted.error, fitted.error_before
             ));
         }
-        files.config.calibration = fitted.map(|fitted| fitted.calibration);
+        model.config.calibration = fitted.map(|fitted| fitted.calibration);
     }
-    files.write(&recipe.output.join("model"), StoredAs::F16)?;
+    if let Some(adaptation) = files.config.encoder.variant.adaptation {
+        let base = recipe.upstream.as_deref().unwrap_or(&recipe.name);
+        write_low_rank(&recipe.output.join("lora"), parameters, adaptation, base)?;
+    }
+    model.write(&recipe.output.join("model"), StoredAs::F16)?;
     Ok(match finished {
         Finished::Done => ExitCode::SUCCESS,
         Finished::Interrupted { .. } => ExitCode::from(130),
     })
 }
 
-fn read_clips(recipe: &Recipe, folder: &Path) -> Result<(Vec<Clip>, Vec<Clip>, DevList), AnyError> {
-    let dev_list = DevList::read(&folder.join(&recipe.data.dev))?;
-    let (mut train, mut dev) = (Vec::new(), Vec::new());
-    for (i, manifest) in recipe.data.manifests.iter().enumerate() {
-        for mut clip in read_manifest(&recipe.data.root.join(manifest))? {
-            clip.weight = recipe.data.weights.get(i).copied().unwrap_or(1.0);
-            if i == 0 && dev_list.condition(&clip.name).is_some() {
-                dev.push(clip);
-            } else {
-                train.push(clip);
-            }
-        }
-    }
-    Ok((train, dev, dev_list))
-}
-
-/// Parameters of a model that the recipe goes on from, and its vocabulary; a pre-trained encoder
-/// has none.
-fn initial_model(
-    folder: &Path,
+/// The encoder's hidden states of the training clips, computed where they are not there yet.
+fn states(
+    tuning: &FineTuning,
+    (folder, input): (&Path, ClipInput),
+    train: &Corpus,
     recipe: &Recipe,
-) -> Result<(Option<Vocabulary>, Parameters), AnyError> {
-    let other = || CliError::OtherModel { folder: folder.to_owned() };
-    if EncoderFiles::is_in(folder) {
-        let (found, parameters) = EncoderFiles::read(folder)?.into_encoder();
-        let input =
-            InputConfig::LogMel { features: recipe.features.clone(), norm: recipe.feature_norm };
-        if found.input != input || !found.encoder.same_shape(&recipe.encoder) {
-            return Err(other().into());
-        }
-        return Ok((None, parameters));
-    }
-    let files = ModelFiles::read(folder)?;
-    let found = &files.config;
-    if found.features != recipe.features
-        || found.feature_norm != recipe.feature_norm
-        || !found.encoder.same_shape(&recipe.encoder)
-    {
-        return Err(other().into());
-    }
-    files.parameters.retain(|name| recipe.joint.keeps(name));
-    Ok((Some(files.vocabulary), files.parameters))
-}
-
-/// The geolocation vector of each language, where it has a place.
-fn places(vocabulary: &Vocabulary) -> Vec<Option<Vec<f32>>> {
-    vocabulary
-        .language_ids()
-        .map(|id| {
-            let (latitude, longitude) = place_of_language(vocabulary.language_of(id)?)?;
-            Some(location_vector(GeoPoint { latitude, longitude }))
-        })
-        .collect()
-}
-
-fn build_vocabulary(clips: &[Clip], min_count: u64) -> Result<Vocabulary, AnyError> {
-    let languages: Vec<Language> = clips.iter().filter_map(|clip| clip.language).collect();
-    let texts = clips.iter().filter_map(|clip| match (&clip.transcript, clip.language) {
-        (Transcript::Text(text), Some(language)) => Some(normalise(text, language)),
-        _ => None,
-    });
-    Ok(Vocabulary::build(languages, texts, min_count)?)
+    upstream: &Option<(Upstream, [u8; 32])>,
+    talk: Talk,
+) -> Result<StoredStates, AnyError> {
+    let write = |source| CliError::Write { path: folder.to_owned(), source };
+    std::fs::create_dir_all(folder).map_err(write)?;
+    let precision = if recipe.train.bf16 { Precision::Bf16 } else { Precision::F32 };
+    let identity = match upstream {
+        Some((upstream, sha256)) => format!("{} {:?}", hexadecimal(sha256), upstream.input),
+        // Random or of an initial model: the numbers themselves.
+        None => parameters_sha256(&tuning.files.parameters)?,
+    };
+    let model = tuning.states_model()?;
+    let plan = StatesPlan::new(&model, input, train, (&identity, precision), folder);
+    talk.progress(format_args!(
+        "hidden states of {} clips: {:.2} GB in `{}`",
+        train.clips().len(),
+        plan.bytes() as f64 / 1e9,
+        plan.path().display()
+    ));
+    let start = Instant::now();
+    let total = train.clips().len();
+    let states = plan.run(|done| talk.note(format_args!("{done} of {total} clips")))?;
+    talk.progress(format_args!("hidden states ready in {:.0?}", start.elapsed()));
+    Ok(states)
 }
 
 struct Console<'a> {

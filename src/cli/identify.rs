@@ -3,6 +3,7 @@
 use super::Talk;
 use super::failure::{AnyError, CliError};
 use super::input::{Input, InputArgs};
+use super::language::LanguageArgs;
 use super::model::ModelArgs;
 use super::output::{Detail, Format, ModelEntry, json, seconds, write_stdout};
 use super::recognise::{InputError, Manner, Recognised, Sink, recognise};
@@ -43,6 +44,8 @@ pub(super) struct IdentifyArgs {
     #[arg(short = 'f', long = "format", visible_alias = "output-format", alias = "output_format", value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
+    language: LanguageArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -50,10 +53,11 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let candidates = languages(&args.candidates)?;
     let list = args.input.list()?;
     let several = list.len() > 1;
-    let model = args.model.load(&[], talk)?;
+    let mut model = args.model.load(&[], talk)?;
     if !model.transcriber.names_languages() {
         return Err(CliError::NoLanguages { name: model.name }.into());
     }
+    args.language.apply(&mut model)?;
     let entry = match args.format {
         Format::Text => None,
         Format::Json | Format::Jsonl => Some(ModelEntry::new(&model)?),

@@ -97,7 +97,8 @@ pub(super) fn tell_licence(model: &dyn Display, licence: Option<&Licence>, talk:
             licence.name().escape_debug()
         )),
         Some(licence) => {
-            talk.progress(format_args!("`{model}` is licensed `{}`", licence.name().escape_debug()))
+            let name = licence.name().escape_debug();
+            talk.progress(format_args!("`{model}` is licensed `{name}`"));
         }
         None => talk.warn(format_args!("`{model}` does not say what its licence is")),
     }

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 all done,
 //! 1 something failed, 2 misuse, 130 interrupted.
 
+mod ablation;
 mod align;
 mod bench;
 mod bench_speed;
@@ -13,9 +14,11 @@ mod doctor;
 mod failure;
 mod features;
 mod finetune;
+mod finetune_data;
 mod frame_args;
 mod identify;
 mod input;
+mod language;
 mod locate;
 mod manifest;
 mod ml_superb;

@@ -7,6 +7,7 @@ use crate::config::{
     AnyModel, DEFAULT_MODEL, LoadOptions, embedded_model, embedded_weights, load_model,
 };
 use crate::decode::{Extractor, ReleasedTranscriber, Transcribe, Transcriber};
+use crate::model::Parameters;
 use asr_kernels::Precision;
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
@@ -206,29 +207,46 @@ impl LoadedModel {
     /// SHA-256 of the weights, in hexadecimal.
     pub(super) fn sha256(&self) -> Result<String, AnyError> {
         Ok(match &self.weights {
-            Weights::Embedded => hexadecimal(&Sha256::digest(embedded_weights())),
-            Weights::File(path) => file_sha256(path)?,
+            Weights::Embedded => hexadecimal(&embedded_sha256()),
+            Weights::File(path) => hexadecimal(&file_sha256(path)?),
         })
     }
 }
 
-/// SHA-256 of a file, in hexadecimal.
-pub(super) fn file_sha256(path: &Path) -> Result<String, CliError> {
-    let read = |source| CliError::Read { path: path.to_owned(), source };
+/// SHA-256 of the weights of the model inside the binary.
+pub(super) fn embedded_sha256() -> [u8; 32] {
+    Sha256::digest(embedded_weights()).into()
+}
+
+/// SHA-256 of names and numbers of parameters, in hexadecimal.
+pub(super) fn parameters_sha256(parameters: &Parameters) -> Result<String, AnyError> {
     let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(path).map_err(read)?, &mut hasher).map_err(read)?;
+    for (name, var) in parameters.all() {
+        hasher.update(name.as_bytes());
+        let values = var.flatten_all()?.to_vec1::<f32>()?;
+        values.iter().for_each(|value| hasher.update(value.to_le_bytes()));
+    }
     Ok(hexadecimal(&hasher.finalize()))
 }
 
 /// SHA-256 of the weights of a model read by [`ModelArgs::read`], in hexadecimal.
 pub(super) fn weights_sha256(model: &AnyModel, path: Option<&Path>) -> Result<String, CliError> {
-    match (model, path) {
-        (_, None) => Ok(hexadecimal(&Sha256::digest(embedded_weights()))),
-        (AnyModel::Folder(_), Some(folder)) => file_sha256(&folder.join("model.safetensors")),
-        (AnyModel::Speech(model), Some(_)) => file_sha256(model.weights()),
-    }
+    let digest = match (model, path) {
+        (_, None) => embedded_sha256(),
+        (AnyModel::Folder(_), Some(folder)) => file_sha256(&folder.join("model.safetensors"))?,
+        (AnyModel::Speech(model), Some(_)) => file_sha256(model.weights())?,
+    };
+    Ok(hexadecimal(&digest))
 }
 
-fn hexadecimal(digest: &[u8]) -> String {
+/// SHA-256 of a file.
+pub(super) fn file_sha256(path: &Path) -> Result<[u8; 32], CliError> {
+    let read = |source| CliError::Read { path: path.to_owned(), source };
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut std::fs::File::open(path).map_err(read)?, &mut hasher).map_err(read)?;
+    Ok(hasher.finalize().into())
+}
+
+pub(super) fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

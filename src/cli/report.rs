@@ -1,7 +1,7 @@
 //! What `asr bench` and `asr score` share in writing reports.
 
 use super::failure::{AnyError, CliError};
-use super::model::file_sha256;
+use super::model::{file_sha256, hexadecimal};
 use crate::bench::ml_superb::published::LabelSet;
 use crate::bench::report::{Input, LayerWeights, Place, Provenance, command_line};
 use crate::text::{Language, place_of_language};
@@ -46,7 +46,7 @@ pub(super) fn provenance(
         provenance.inputs.push(Input {
             role: (*role).to_owned(),
             file: path.display().to_string(),
-            sha256: file_sha256(path)?,
+            sha256: hexadecimal(&file_sha256(path)?),
         });
     }
     Ok(provenance)

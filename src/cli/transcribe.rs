@@ -5,6 +5,7 @@ use super::decoding::DecodingArgs;
 use super::destination::{Destination, Folder, earlier_results, is_folder};
 use super::failure::{AnyError, CliError};
 use super::input::{Input, InputArgs};
+use super::language::LanguageArgs;
 use super::model::ModelArgs;
 use super::output::{Detail, ModelEntry, Output, json, segment_json};
 use super::recognise::{InputError, Manner, Recognised, Sink, TimedSegment, recognise};
@@ -41,6 +42,8 @@ pub(super) struct TranscribeArgs {
     layout: LayoutArgs,
     #[command(flatten)]
     decoding: DecodingArgs,
+    #[command(flatten)]
+    lid: LanguageArgs,
     /// Cut long audio where nobody speaks, and pass over stretches in which nobody does
     #[arg(long, value_enum, default_value_t = Switch::On)]
     vad: Switch,
@@ -177,6 +180,7 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
     };
     let only = candidates.as_deref().filter(|languages| languages.len() == 1).map(|l| l[0]);
     args.decoding.apply(&mut model, only, talk)?;
+    args.lid.apply(&mut model)?;
     let destination = match folder {
         Some(folder) => Destination::Folder(folder),
         None => {

@@ -1,9 +1,11 @@
 //! A model on disk: `config.json`, `model.safetensors`, `vocab.json`.
 
-use crate::features::{FeatureError, FeatureNorm, LogMelConfig};
+use crate::features::{EncoderInput, FeatureError, FeatureNorm, LogMelConfig, WaveformInput};
 use crate::files::write_whole;
 use crate::model::checkpoint::{self, CheckpointError, StoredAs};
-use crate::model::{ConfigError, EncoderConfig, JointConfig, Parameters, RecogniserConfig};
+use crate::model::{
+    ConfigError, DownstreamConfig, EncoderConfig, JointConfig, Parameters, RecogniserConfig,
+};
 use crate::text::{TextError, Vocabulary};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -49,6 +51,12 @@ pub enum ModelFolderError {
         name: String,
         /// Why.
         source: ConfigError,
+    },
+    /// A model that reads nothing, or both.
+    #[error("`{name}` needs either `features` with `feature_norm`, or `waveform`")]
+    Input {
+        /// The file or what stands for it.
+        name: String,
     },
     /// A calibration out of range.
     #[error("`{name}` has a calibration out of range")]
@@ -96,14 +104,22 @@ pub struct ModelConfig {
     /// Name of the model.
     pub name: String,
     /// Features that the encoder reads.
-    pub features: LogMelConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    features: Option<LogMelConfig>,
     /// Their normalisation over each clip.
-    pub feature_norm: FeatureNorm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    feature_norm: Option<FeatureNorm>,
+    /// The waveform, where the encoder reads that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waveform: Option<WaveformInput>,
     /// The encoder.
     pub encoder: EncoderConfig,
     /// Modules beside the CTC output.
     #[serde(default, skip_serializing_if = "JointConfig::is_empty")]
     pub joint: JointConfig,
+    /// Modules between the encoder and the output layer.
+    #[serde(default, skip_serializing_if = "DownstreamConfig::is_plain")]
+    pub downstream: DownstreamConfig,
     /// What makes language scores honest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
@@ -138,21 +154,31 @@ pub enum ModelType {
 impl ModelConfig {
     /// A configuration in the current layout.
     #[must_use]
-    pub fn new(
-        name: &str,
-        features: LogMelConfig,
-        feature_norm: FeatureNorm,
-        encoder: EncoderConfig,
-    ) -> Self {
+    pub fn new(name: &str, input: EncoderInput, encoder: EncoderConfig) -> Self {
+        let (features, feature_norm, waveform) = match input {
+            EncoderInput::LogMel(features, norm) => (Some(features), Some(norm), None),
+            EncoderInput::Waveform(waveform) => (None, None, Some(waveform)),
+        };
         Self {
             schema: SCHEMA,
             model_type: ModelType::AsrCtc,
             name: name.to_owned(),
             features,
             feature_norm,
+            waveform,
             encoder,
             joint: JointConfig::default(),
+            downstream: DownstreamConfig::default(),
             calibration: None,
+        }
+    }
+
+    /// What the encoder reads.
+    #[must_use]
+    pub fn input(&self) -> EncoderInput {
+        match (&self.features, self.feature_norm) {
+            (Some(features), Some(norm)) => EncoderInput::LogMel(features.clone(), norm),
+            _ => EncoderInput::Waveform(self.waveform.unwrap_or_default()),
         }
     }
 
@@ -166,7 +192,12 @@ impl ModelConfig {
             .encoder
             .validate()
             .and_then(|()| config.joint.validate(&config.encoder))
+            .and_then(|()| config.downstream.validate())
             .map_err(|source| ModelFolderError::Encoder { name: name.to_owned(), source })?;
+        let reads = [config.features.is_some(), config.feature_norm.is_some()];
+        if reads != [config.waveform.is_none(); 2] {
+            return Err(ModelFolderError::Input { name: name.to_owned() });
+        }
         if config.calibration.is_some_and(|calibration| !calibration.is_sound()) {
             return Err(ModelFolderError::Calibration { name: name.to_owned() });
         }
@@ -212,6 +243,7 @@ impl ModelFiles {
             vocab_size: self.vocabulary.len(),
             n_languages: self.vocabulary.language_ids().len(),
             joint: self.config.joint.clone(),
+            downstream: self.config.downstream.clone(),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::speech_model::WaveformNorm;
 use crate::features::{
-    Edges, FAIRSEQ_EPSILON, FeatureError, FeatureNorm, LogMel, LogMelConfig, normalise_utterance,
-    zero_mean_unit_variance,
+    Edges, EncoderInput, FAIRSEQ_EPSILON, FeatureError, FeatureNorm, LogMel, LogMelConfig,
+    WaveformInput, normalise_utterance, zero_mean_unit_variance,
 };
 use crate::model::{EncoderConfig, Sequence};
 use candle_core::{Device, Tensor};
@@ -67,6 +67,38 @@ impl ModelInput {
                 Self::LogMel { log_mel: Box::new(LogMel::new(features.clone())?), norm: *norm }
             }
         })
+    }
+
+    /// The same for what a folder with a recogniser reads.
+    ///
+    /// # Errors
+    /// [`FeatureError`] for settings out of range.
+    pub fn of_folder(input: &EncoderInput) -> Result<Self, FeatureError> {
+        Ok(match input {
+            EncoderInput::Waveform(WaveformInput { normalise_epsilon }) => {
+                Self::Waveform(match *normalise_epsilon {
+                    None => WaveformNorm::None,
+                    Some(epsilon) => WaveformNorm::ZeroMeanUnitVariance { epsilon },
+                })
+            }
+            EncoderInput::LogMel(features, norm) => {
+                Self::LogMel { log_mel: Box::new(LogMel::new(features.clone())?), norm: *norm }
+            }
+        })
+    }
+
+    /// The same as a folder with a recogniser says it.
+    #[must_use]
+    pub fn for_folder(&self) -> EncoderInput {
+        match self {
+            Self::Waveform(norm) => EncoderInput::Waveform(WaveformInput {
+                normalise_epsilon: match *norm {
+                    WaveformNorm::None => None,
+                    WaveformNorm::ZeroMeanUnitVariance { epsilon } => Some(epsilon),
+                },
+            }),
+            Self::LogMel { log_mel, norm } => EncoderInput::LogMel(log_mel.config().clone(), *norm),
+        }
     }
 
     /// Values per step: 1 of a waveform, bins of a filter bank.

@@ -1,8 +1,9 @@
 //! `asr finetune CONFIG.toml`: everything a training run is made of.
 
+use super::{EncoderRates, Strategy};
 use crate::data::{Augmentation, BatchConfig, DataError};
-use crate::features::{FeatureError, FeatureNorm, LogMelConfig};
-use crate::model::{ConfigError, EncoderConfig, JointConfig};
+use crate::features::{EncoderInput, FeatureError, FeatureNorm, LogMelConfig};
+use crate::model::{ConfigError, DownstreamConfig, EncoderConfig, JointConfig};
 use crate::train::{TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,20 @@ pub enum RecipeError {
         /// Its loss.
         loss: &'static str,
     },
+    /// Neither an encoder nor an upstream, or both.
+    #[error(
+        "a recipe has either `upstream`, or `features`, `feature_norm` and `encoder`; \
+         `initial_model` goes with the second"
+    )]
+    Source,
+    /// Perturbations that what is read does not allow.
+    #[error("`data.augmentation.{setting}` must be off: {why}")]
+    Perturbation {
+        /// The setting.
+        setting: &'static str,
+        /// Why.
+        why: &'static str,
+    },
     /// Features and encoder that do not fit.
     #[error("encoder.input_channels is {channels}, the features have {bins} bins")]
     Input {
@@ -116,12 +131,29 @@ pub struct Recipe {
     /// Relative to the working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_model: Option<PathBuf>,
+    /// An encoder to build on instead of one described here: a folder or checkpoint of ours or
+    /// of others, `default`, or ORG/NAME on the Hugging Face Hub. Its heads are left away, its
+    /// vocabulary too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Dropout of the upstream in training, instead of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_rates: Option<EncoderRates>,
     /// Features.
-    pub features: LogMelConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<LogMelConfig>,
     /// Their normalisation over each clip.
-    pub feature_norm: FeatureNorm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_norm: Option<FeatureNorm>,
     /// The encoder.
-    pub encoder: EncoderConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderConfig>,
+    /// What of the encoder is trained; without it all of it, but for `train.frozen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// Modules between the encoder and the output layer.
+    #[serde(default, skip_serializing_if = "DownstreamConfig::is_plain")]
+    pub downstream: DownstreamConfig,
     /// Modules beside the CTC output: CTC inside the encoder, places, a head for the language.
     #[serde(default, skip_serializing_if = "JointConfig::is_empty")]
     pub joint: JointConfig,
@@ -148,12 +180,28 @@ impl Recipe {
         if recipe.schema != 1 {
             return Err(RecipeError::Schema { name: name.to_owned(), found: recipe.schema });
         }
-        recipe.encoder.validate()?;
-        recipe.features.validate()?;
+        if let Some(encoder) = &recipe.encoder {
+            encoder.validate()?;
+        }
+        if let Some(features) = &recipe.features {
+            features.validate()?;
+        }
+        let own =
+            [recipe.features.is_some(), recipe.feature_norm.is_some(), recipe.encoder.is_some()];
+        let built_on = recipe.upstream.is_some();
+        if own != [!built_on; 3]
+            || built_on && recipe.initial_model.is_some()
+            || recipe.upstream_rates.is_some() && !built_on
+        {
+            return Err(RecipeError::Source);
+        }
+        recipe.downstream.validate()?;
         recipe.data.batch.validate()?;
         recipe.data.augmentation.validate()?;
         recipe.train.validate()?;
-        recipe.joint.validate(&recipe.encoder)?;
+        if let (Some(encoder), Some(input)) = (&recipe.encoder, recipe.input()) {
+            recipe.validate_for(encoder, &input)?;
+        }
         recipe.validate_losses()?;
         let weights = &recipe.data.weights;
         if !weights.is_empty() && weights.len() != recipe.data.manifests.len()
@@ -161,11 +209,47 @@ impl Recipe {
         {
             return Err(RecipeError::Weights);
         }
-        let (channels, bins) = (recipe.encoder.input_channels, recipe.features.n_bins());
+        Ok(recipe)
+    }
+
+    /// What the encoder reads, where the recipe says so itself.
+    #[must_use]
+    pub fn input(&self) -> Option<EncoderInput> {
+        Some(EncoderInput::LogMel(self.features.clone()?, self.feature_norm?))
+    }
+
+    /// Checks the recipe against the encoder that it is for.
+    ///
+    /// # Errors
+    /// [`RecipeError`] for the first setting that does not fit.
+    pub fn validate_for(
+        &self,
+        encoder: &EncoderConfig,
+        input: &EncoderInput,
+    ) -> Result<(), RecipeError> {
+        encoder.validate()?;
+        self.joint.validate(encoder)?;
+        if let Some(strategy) = &self.strategy {
+            strategy.adapted(encoder)?;
+        }
+        let (channels, bins) = (encoder.input_channels, input.n_bins());
         if channels != bins {
             return Err(RecipeError::Input { channels, bins });
         }
-        Ok(recipe)
+        let augmentation = &self.data.augmentation;
+        let refused = if self.strategy.as_ref().is_some_and(|s| s.cache().is_some()) {
+            let why = "the encoder's hidden states are computed once (`strategy.cache`)";
+            augmentation.any().map(|setting| (setting, why))
+        } else if matches!(input, EncoderInput::Waveform(_)) {
+            let why = "the encoder reads waveforms";
+            augmentation.of_features().map(|setting| (setting, why))
+        } else {
+            None
+        };
+        match refused {
+            Some((setting, why)) => Err(RecipeError::Perturbation { setting, why }),
+            None => Ok(()),
+        }
     }
 
     /// Every module has its loss, and every loss its module.
@@ -250,10 +334,29 @@ mod tests {
 
     const DEFAULT: &str = include_str!("../../models/default.toml");
     const JOINT: &str = include_str!("../../models/joint.toml");
+    const UPSTREAM: &str = include_str!("../../models/upstream.toml");
 
     #[test]
     fn the_recipe_of_the_default_model_is_valid() -> Result<(), RecipeError> {
         parse(DEFAULT, "default.toml", &[]).map(|_| ())
+    }
+
+    #[test]
+    fn the_recipe_for_released_encoders_is_valid() -> Result<(), RecipeError> {
+        let recipe = parse(UPSTREAM, "upstream.toml", &[])?;
+        assert_eq!(recipe.train.max_trainable, Some(100_000_000));
+        for (set, want) in [
+            ("feature_norm=mean", "either `upstream`"),
+            ("strategy.kind=other", "not valid"),
+            ("downstream.transformer.layers=0", "downstream.layers"),
+            ("data.augmentation.codec=0.5", "codecs"),
+        ] {
+            let error = parse(UPSTREAM, "r", &[set.to_owned()]).expect_err(set);
+            assert!(error.to_string().contains(want), "{set}: {error}");
+        }
+        let written = toml::to_string_pretty(&recipe).expect("TOML");
+        assert_eq!(parse(&written, "r", &[])?, recipe);
+        Ok(())
     }
 
     /// The joint model starts from the default one, costs what its recipe says and has the size
@@ -263,16 +366,18 @@ mod tests {
     -> Result<(), Box<dyn std::error::Error>> {
         let recipe = parse(JOINT, "joint.toml", &[])?;
         let files = crate::config::embedded_model()?;
-        assert!(files.config.encoder.same_shape(&recipe.encoder));
-        assert!(files.config.features == recipe.features);
+        let encoder = recipe.encoder.clone().expect("an encoder of its own");
+        assert!(files.config.encoder.same_shape(&encoder));
+        assert_eq!(Some(files.config.input()), recipe.input());
         let joint = recipe.joint.for_inference();
-        assert_eq!(joint.intermediate_ctc, None);
+        assert!(joint.intermediate_ctc.is_some(), "the taps name the language");
         let before = files.parameters.count();
         let config = RecogniserConfig {
-            encoder: recipe.encoder,
+            encoder,
             vocab_size: files.vocabulary.len(),
             n_languages: files.vocabulary.language_ids().len(),
             joint,
+            downstream: recipe.downstream,
         };
         Recogniser::for_training(&config, &files.parameters, 1)?;
         let kept = files.parameters.all().into_iter().filter(|(name, _)| config.joint.keeps(name));

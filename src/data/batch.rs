@@ -1,7 +1,7 @@
 //! Which clips make a batch, and the batch itself.
 
-use super::{Augmentation, Corpus, DataError, Random, Transcript};
-use crate::features::{FeatureNorm, LogMel, normalise_utterance};
+use super::{Augmentation, Corpus, DataError, Random, StoredStates, Transcript};
+use crate::features::{Features, InputFeatures};
 use crate::text::{Language, Vocabulary, normalise};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -147,6 +147,37 @@ impl BatchPlan {
     }
 }
 
+/// Where what the model reads of a clip comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum ClipInput<'a> {
+    /// Computed from the clip, perturbed.
+    Computed(&'a InputFeatures),
+    /// Hidden states on disk, as they are.
+    Stored(&'a StoredStates),
+}
+
+impl ClipInput<'_> {
+    /// Steps per second of what is computed; hidden states do not say, and 0 stands for that.
+    #[must_use]
+    pub fn steps_per_s(&self) -> f64 {
+        match self {
+            Self::Computed(input) => input.steps_per_s(),
+            Self::Stored(_) => 0.0,
+        }
+    }
+
+    /// What the model reads of a clip without perturbation.
+    ///
+    /// # Errors
+    /// [`DataError::States`] if hidden states cannot be read.
+    pub fn plain(&self, corpus: &Corpus, clip: usize) -> Result<Features, DataError> {
+        match self {
+            Self::Computed(input) => Ok(input.compute(&corpus.waveform(clip))),
+            Self::Stored(states) => states.features(clip),
+        }
+    }
+}
+
 /// Turns planned batches into features and labels.
 #[derive(Debug)]
 pub struct Batches<'a> {
@@ -154,10 +185,8 @@ pub struct Batches<'a> {
     pub corpus: &'a Corpus,
     /// Tokens.
     pub vocabulary: &'a Vocabulary,
-    /// Features of a waveform.
-    pub log_mel: &'a LogMel,
-    /// Normalisation of the features.
-    pub norm: FeatureNorm,
+    /// What the model reads.
+    pub input: ClipInput<'a>,
     /// Perturbations.
     pub augmentation: &'a Augmentation,
     /// Seed of the perturbations.
@@ -170,18 +199,24 @@ impl Batches<'_> {
     /// # Errors
     /// [`DataError`] if a clip's speed cannot be changed or its text not be spelt.
     pub fn make(&self, clips: &[usize], key: u64) -> Result<Batch, DataError> {
-        let config = self.log_mel.config();
-        let frames_per_s = 1000.0 / config.shift_ms;
-        let bins = config.n_bins();
+        let mut audio_s = 0.0;
         let mut all = Vec::with_capacity(clips.len());
         for (position, &clip) in clips.iter().enumerate() {
             let mut random = Random::new(&[self.seed, key, position as u64]);
-            let waveform = self.corpus.waveform(clip);
-            let mut features = self.augmentation.features(waveform, self.log_mel, &mut random)?;
-            normalise_utterance(&mut features, self.norm);
-            self.augmentation.mask(&mut features, frames_per_s, &mut random);
+            let features = match self.input {
+                ClipInput::Computed(input) => {
+                    let features = self.perturbed(clip, input, &mut random)?;
+                    audio_s += features.n_frames as f64 / input.steps_per_s();
+                    features
+                }
+                ClipInput::Stored(states) => {
+                    audio_s += self.corpus.duration_s(clip);
+                    states.features(clip)?
+                }
+            };
             all.push(features);
         }
+        let bins = all.first().map_or(0, |f| f.n_bins);
         let frames = all.iter().map(|f| f.n_frames).max().unwrap_or(0);
         let mut features = vec![0.0; clips.len() * frames * bins];
         for (row, clip) in features.chunks_exact_mut((frames * bins).max(1)).zip(&all) {
@@ -193,8 +228,24 @@ impl Batches<'_> {
             bins,
             lengths: all.iter().map(|f| f.n_frames).collect(),
             labels: clips.iter().map(|&i| self.labels(i)).collect::<Result<_, _>>()?,
-            audio_s: all.iter().map(|f| f.n_frames as f64 / frames_per_s).sum(),
+            audio_s,
         })
+    }
+
+    fn perturbed(
+        &self,
+        clip: usize,
+        input: &InputFeatures,
+        random: &mut Random,
+    ) -> Result<Features, DataError> {
+        let waveform = self.corpus.waveform(clip);
+        let clips = self.corpus.clips().len();
+        let other = |random: &mut Random| self.corpus.waveform(random.below(clips));
+        let mut features = self.augmentation.features(waveform, other, input, random)?;
+        if !input.is_waveform() {
+            self.augmentation.mask(&mut features, input.steps_per_s(), random);
+        }
+        Ok(features)
     }
 
     fn labels(&self, clip: usize) -> Result<Labels, DataError> {

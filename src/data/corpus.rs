@@ -1,6 +1,6 @@
 //! Decoded clips in memory, two bytes a sample.
 
-use super::{Clip, DataError};
+use super::{Clip, DataError, Disturbance, Random};
 use crate::audio::{AudioError, DecodeOptions, decode_path};
 use rayon::prelude::*;
 use std::path::PathBuf;
@@ -16,6 +16,11 @@ const MAX_UNREADABLE: f64 = 0.01;
 pub struct Corpus {
     clips: Vec<Clip>,
     samples: Vec<Vec<i16>>,
+}
+
+/// Samples as they are kept.
+fn stored(samples: &[f32]) -> Vec<i16> {
+    samples.iter().map(|s| (s * 32_767.0).clamp(-32_768.0, 32_767.0) as i16).collect()
 }
 
 /// What was left out while loading.
@@ -46,15 +51,7 @@ impl Corpus {
         let options = DecodeOptions::default();
         let decoded: Vec<_> = clips
             .par_iter()
-            .map(|clip| {
-                decode_path(&clip.path, &options).map(|audio| {
-                    audio
-                        .samples
-                        .iter()
-                        .map(|s| (s * 32_767.0).clamp(-32_768.0, 32_767.0) as i16)
-                        .collect()
-                })
-            })
+            .map(|clip| decode_path(&clip.path, &options).map(|audio| stored(&audio.samples)))
             .collect();
         let mut corpus = Self::default();
         let mut report = CorpusReport::default();
@@ -75,6 +72,22 @@ impl Corpus {
         Ok((corpus, report))
     }
 
+    /// The same clips, each disturbed by chance of `seed` and its number.
+    ///
+    /// # Errors
+    /// If a codec fails.
+    pub fn disturbed(self, disturbance: Disturbance, seed: u64) -> Result<Self, DataError> {
+        let samples = (0..self.clips.len())
+            .into_par_iter()
+            .map(|clip| {
+                let mut random = Random::new(&[seed, clip as u64]);
+                let heard = disturbance.apply(&self.waveform(clip), &mut random)?;
+                Ok(stored(&heard))
+            })
+            .collect::<Result<_, DataError>>()?;
+        Ok(Self { samples, ..self })
+    }
+
     /// The clips, in the order given.
     #[must_use]
     pub fn clips(&self) -> &[Clip] {
@@ -85,6 +98,12 @@ impl Corpus {
     #[must_use]
     pub fn waveform(&self, clip: usize) -> Vec<f32> {
         self.samples[clip].iter().map(|&s| f32::from(s) / 32_768.0).collect()
+    }
+
+    /// Samples of a clip as they are kept, 16 kHz.
+    #[must_use]
+    pub fn samples(&self, clip: usize) -> &[i16] {
+        &self.samples[clip]
     }
 
     /// Length of a clip in seconds.

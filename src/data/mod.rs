@@ -10,15 +10,17 @@ mod corpus;
 mod manifest;
 mod random;
 mod sources;
+mod states;
 mod upsampling;
 
-pub use augment::{Augmentation, SpecAugment};
-pub use batch::{Batch, BatchConfig, BatchPlan, Batches, Labels};
+pub use augment::{Augmentation, Codec, Disturbance, SpecAugment};
+pub use batch::{Batch, BatchConfig, BatchPlan, Batches, ClipInput, Labels};
 pub use collect::{Collect, CollectReport, write_manifest};
 pub use corpus::{Corpus, CorpusReport};
 pub use manifest::{Clip, Condition, DevList, Transcript, read_manifest};
 pub use random::Random;
 pub use sources::{SourceClip, SourceDefaults, read_source};
+pub use states::{ComputeError, StatesKey, StoredStates};
 pub use upsampling::{LanguageShare, Share, Upsampling};
 
 use crate::audio::AudioError;
@@ -117,6 +119,26 @@ pub enum DataError {
     /// Audio that cannot be resampled.
     #[error("cannot change the speed of a clip")]
     Speed(#[source] AudioError),
+    /// Hidden states on disk that cannot be read or written.
+    #[error("cannot use the hidden states in `{}`", path.display())]
+    States {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Hidden states of another encoder or other clips.
+    #[error("`{}` holds hidden states of another encoder or other clips", path.display())]
+    OtherStates {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An encoder that cannot be run.
+    #[error("cannot compute hidden states")]
+    Compute(#[source] ComputeError),
+    /// A codec that fails.
+    #[error("cannot send a clip through a codec")]
+    Codec(#[source] AudioError),
     /// A batch setting out of range.
     #[error("batch setting `{field}` must be {expected}")]
     Setting {

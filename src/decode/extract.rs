@@ -1,8 +1,8 @@
 //! What a model computes on the way, as named tensors for other tools.
 
 use super::transcriber::DecodeError;
-use crate::config::{AnyModel, ImportError, ModelFiles, SpeechModel, Wanted, log_mel_batch};
-use crate::features::{FeatureNorm, LogMel};
+use crate::config::{AnyModel, ImportError, ModelFiles, SpeechModel, Wanted, input_batch};
+use crate::features::{EncoderInput, InputFeatures};
 use crate::model::{Encoded, Pass, Recogniser, Resolution, Sequence};
 use asr_kernels::Precision;
 use candle_core::Tensor;
@@ -34,7 +34,7 @@ pub struct Extractor {
 
 #[derive(Debug)]
 enum Model {
-    Folder { model: Box<Recogniser>, log_mel: Box<LogMel>, norm: FeatureNorm },
+    Folder { model: Box<Recogniser>, input: Box<InputFeatures>, config: EncoderInput },
     Speech(Box<SpeechModel>),
 }
 
@@ -116,8 +116,8 @@ impl Extractor {
                 let outputs = model.run(clips, languages, wanted)?;
                 (outputs.encoded, outputs.logits, 1000.0 * model.input().step_s())
             }
-            Model::Folder { model, log_mel, norm } => {
-                let input = log_mel_batch(log_mel, *norm, clips)?;
+            Model::Folder { model, input, config } => {
+                let input = input_batch(input, clips)?;
                 let mut pass = Pass::inference(self.precision);
                 if parity {
                     pass = pass.with_padded_norms();
@@ -127,7 +127,7 @@ impl Extractor {
                 let clip = |(i, &n): (usize, &usize)| logits.values.get(i)?.narrow(0, 0, n);
                 let logits =
                     logits.lengths.iter().enumerate().map(clip).collect::<Result<_, _>>()?;
-                (encoded, Some(logits), log_mel.config().shift_ms)
+                (encoded, Some(logits), config.step_ms().0)
             }
         };
         (0..clips.len())
@@ -148,8 +148,8 @@ impl Extractor {
 fn folder(files: &ModelFiles) -> Result<Model, DecodeError> {
     Ok(Model::Folder {
         model: Box::new(Recogniser::new(&files.recogniser_config(), &files.parameters)?),
-        log_mel: Box::new(LogMel::new(files.config.features.clone())?),
-        norm: files.config.feature_norm,
+        input: Box::new(InputFeatures::new(&files.config.input())?),
+        config: files.config.input(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Which language the CTC output begins with.
 
 use crate::text::{Language, Vocabulary};
+use std::ops::Range;
 
 /// Probability of each language being the first token, over all alignments.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,6 +10,70 @@ pub struct LanguageScores {
     pub ranked: Vec<(Language, f64)>,
     /// Probability that the output begins with a language tag at all.
     pub mass: f64,
+}
+
+/// Where the language of a clip is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LanguageSource {
+    /// The head for languages where the model has one, else the tag that the text begins with.
+    #[default]
+    Auto,
+    /// The tag that the text begins with.
+    Tag,
+    /// What the model has besides: the head for languages, else the last CTC output inside the
+    /// encoder that names the language.
+    Aux,
+    /// Both: the product of their probabilities.
+    Both,
+}
+
+/// Probability of each token of `ids` being the first, over all alignments, from
+/// `(frames, vocab)` log-probabilities.
+pub(super) fn first_tokens(log_probs: &[f32], vocab: usize, ids: Range<u32>) -> Vec<f64> {
+    let mut sums = vec![0.0_f64; ids.len()];
+    let mut all_blank = 1.0_f64;
+    for row in log_probs.chunks_exact(vocab.max(1)) {
+        for (sum, id) in sums.iter_mut().zip(ids.clone()) {
+            *sum += all_blank * f64::from(row[id as usize]).exp();
+        }
+        all_blank *= f64::from(row[0]).exp();
+    }
+    sums
+}
+
+/// The languages of `vocabulary` (or only `candidates`) by weight, most likely first; their
+/// scores sum to 1.
+pub(super) fn ranked(
+    weights: &[f64],
+    vocabulary: &Vocabulary,
+    candidates: Option<&[Language]>,
+) -> Vec<(Language, f64)> {
+    let mut ranked: Vec<(Language, f64)> = vocabulary
+        .language_ids()
+        .zip(weights)
+        .filter_map(|(id, &weight)| Some((vocabulary.language_of(id)?, weight)))
+        .filter(|(language, _)| candidates.is_none_or(|c| c.contains(language)))
+        .collect();
+    let total: f64 = ranked.iter().map(|(_, weight)| weight).sum();
+    for (_, score) in &mut ranked {
+        *score = if total > 0.0 { *score / total } else { 0.0 };
+    }
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked
+}
+
+/// Least probability that one of two sources can give a language: neither can rule it out alone.
+const LEAST: f64 = 1e-6;
+
+/// The product of two rankings of the same languages, normalised.
+pub(super) fn fused(one: &[(Language, f64)], other: &[(Language, f64)]) -> Vec<(Language, f64)> {
+    let score = |language| other.iter().find(|(l, _)| *l == language).map_or(0.0, |(_, s)| *s);
+    let mut fused: Vec<(Language, f64)> = one
+        .iter()
+        .map(|&(language, s)| (language, s.max(LEAST) * score(language).max(LEAST)))
+        .collect();
+    calibrated(&mut fused, 1.0);
+    fused
 }
 
 /// Scores the languages of `vocabulary` (or only `candidates`) from `(frames, vocab)` log-probabilities.
@@ -22,28 +87,8 @@ pub fn score_languages(
     vocabulary: &Vocabulary,
     candidates: Option<&[Language]>,
 ) -> LanguageScores {
-    let vocab = vocabulary.len();
-    let ids = vocabulary.language_ids();
-    let mut sums = vec![0.0_f64; ids.len()];
-    let mut all_blank = 1.0_f64;
-    for row in log_probs.chunks_exact(vocab.max(1)) {
-        for (sum, id) in sums.iter_mut().zip(ids.clone()) {
-            *sum += all_blank * f64::from(row[id as usize]).exp();
-        }
-        all_blank *= f64::from(row[0]).exp();
-    }
-    let mass = sums.iter().sum();
-    let mut ranked: Vec<(Language, f64)> = ids
-        .zip(sums)
-        .filter_map(|(id, sum)| Some((vocabulary.language_of(id)?, sum)))
-        .filter(|(language, _)| candidates.is_none_or(|c| c.contains(language)))
-        .collect();
-    let total: f64 = ranked.iter().map(|(_, sum)| sum).sum();
-    for (_, score) in &mut ranked {
-        *score = if total > 0.0 { *score / total } else { 0.0 };
-    }
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-    LanguageScores { ranked, mass }
+    let sums = first_tokens(log_probs, vocabulary.len(), vocabulary.language_ids());
+    LanguageScores { mass: sums.iter().sum(), ranked: ranked(&sums, vocabulary, candidates) }
 }
 
 /// What cosines are multiplied by before the softmax: the scale that language heads are usually
@@ -108,6 +153,20 @@ mod tests {
         assert!((only.ranked[0].1 - 1.0).abs() < 1e-12);
         let silence: Vec<f32> = [1.0_f32, 1e-9, 1e-9, 1e-9, 1e-9].map(f32::ln).repeat(50);
         assert!(score_languages(&silence, &vocabulary, None).mass < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn two_sources_are_stronger_than_one() -> Result<(), TextError> {
+        let [eng, swa, deu] = ["eng", "swa", "deu"].map(str::parse);
+        let (eng, swa, deu) = (eng?, swa?, deu?);
+        let tag = [(eng, 0.5), (swa, 0.4), (deu, 0.1)];
+        let aux = [(swa, 0.6), (deu, 0.4), (eng, 0.0)];
+        let both = fused(&tag, &aux);
+        let total = 0.4 * 0.6 + 0.1 * 0.4 + 0.5 * 1e-6;
+        assert_eq!(both.iter().map(|l| l.0).collect::<Vec<_>>(), [swa, deu, eng]);
+        assert!((both[0].1 - 0.24 / total).abs() < 1e-9);
+        assert!(both[2].1 > 0.0, "one source alone rules nothing out");
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub use beam::{BeamOptions, Hypothesis, beam_search, sequence_log_prob};
 pub use decoding::Decoding;
 pub use extract::{Extract, Extractor, Layers, Named};
 pub use greedy::{Token, best_path};
-pub use language::{LanguageScores, score_languages};
+pub use language::{LanguageScores, LanguageSource, score_languages};
 pub use released::{ReleasedTranscriber, Transcribe};
 pub use script::{AlignedCharacter, AlignedWord, Script};
 pub use stream::{Piece, Stream, StreamOptions};

@@ -2,16 +2,20 @@
 
 use super::decoding::{Decoding, tags_to_blank};
 use super::greedy::log_softmax;
-use super::language::{LanguageScores, calibrated, score_classes, score_languages};
+use super::language::{
+    LanguageScores, LanguageSource, calibrated, first_tokens, fused, ranked, score_classes,
+    score_languages,
+};
 use super::lm::Alphabet;
 use super::stream::Piece;
 use super::times::{FrameTimes, words};
-use crate::config::{Calibration, ImportError, ModelFiles};
-use crate::features::{FeatureError, FeatureNorm, Features, LogMel, normalise_utterance};
-use crate::model::{GeoPoint, Pass, Recogniser, Sequence, mean_place, place_of};
+use crate::config::{Calibration, ImportError, ModelFiles, input_batch};
+use crate::features::{FeatureError, InputFeatures};
+use crate::model::{
+    GeoPoint, IntermediateCtcConfig, Logits, Pass, Predicts, Recogniser, mean_place, place_of,
+};
 use crate::text::{Language, TimedWord, Vocabulary, is_unspaced};
 use asr_kernels::Precision;
-use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -33,6 +37,9 @@ pub enum DecodeError {
     /// A released checkpoint that cannot be run, or has no adapter for a language.
     #[error(transparent)]
     Released(Box<ImportError>),
+    /// A language asked of what the model does not have.
+    #[error("the model names the language by the tag of the text alone")]
+    NoAuxiliary,
     /// Languages asked for of which the model knows none.
     #[error("the model knows none of the languages asked for: {asked}")]
     UnknownLanguages {
@@ -157,6 +164,9 @@ pub struct Heard {
     pub log_probs: Vec<f32>,
     /// Cosine to each language, of a model with a head for it.
     pub cosines: Option<Vec<f32>>,
+    /// Probability that a CTC output inside the encoder begins with each language, of a model
+    /// with one that names languages.
+    pub inside: Option<Vec<f64>>,
     /// Where on the map the voice points; only models that know places say.
     pub place: Option<GeoPoint>,
 }
@@ -166,9 +176,10 @@ pub struct Heard {
 pub struct Transcriber {
     model: Recogniser,
     vocabulary: Vocabulary,
-    log_mel: LogMel,
-    norm: FeatureNorm,
+    input: InputFeatures,
     calibration: Option<Calibration>,
+    source: LanguageSource,
+    has_auxiliary: bool,
     precision: Precision,
     times: FrameTimes,
     alphabet: Arc<Alphabet>,
@@ -181,22 +192,29 @@ impl Transcriber {
     /// # Errors
     /// [`DecodeError`] if its parts do not fit each other.
     pub fn new(files: &ModelFiles, precision: Precision) -> Result<Self, DecodeError> {
-        let (features, encoder) = (&files.config.features, &files.config.encoder);
-        // A frame sees `receptive_field` windows of the features, each a shift after the other.
-        let seen_ms = (encoder.receptive_field().saturating_sub(1)) as f64 * features.shift_ms
-            + features.window_ms;
+        let (input, encoder) = (files.config.input(), &files.config.encoder);
+        let (step_ms, window_ms) = input.step_ms();
+        // A frame sees `seen` windows of the input, each a step after the other.
+        let (per_frame, sees) = files.config.downstream.frame();
+        let stride = encoder.input_stride();
+        let seen = encoder.receptive_field() + (sees - 1) * stride;
+        let seen_ms = seen.saturating_sub(1) as f64 * step_ms + window_ms;
         let times = FrameTimes {
             first_s: seen_ms / 2000.0,
-            step_s: encoder.input_stride() as f64 * features.shift_ms / 1000.0,
+            step_s: (stride * per_frame) as f64 * step_ms / 1000.0,
         };
+        let joint = &files.config.joint;
+        let inside =
+            joint.intermediate_ctc.as_ref().is_some_and(IntermediateCtcConfig::names_languages);
         Ok(Self {
             model: Recogniser::new(&files.recogniser_config(), &files.parameters)?,
             vocabulary: files.vocabulary.clone(),
             times,
             alphabet: Arc::new(Alphabet::of(&files.vocabulary)),
             decoding: Decoding::default(),
-            log_mel: LogMel::new(files.config.features.clone())?,
-            norm: files.config.feature_norm,
+            input: InputFeatures::new(&input)?,
+            source: LanguageSource::Auto,
+            has_auxiliary: joint.language.is_some() || inside,
             calibration: files.config.calibration,
             precision,
         })
@@ -231,6 +249,21 @@ impl Transcriber {
         self.decoding = decoding;
     }
 
+    /// Takes the language from elsewhere. Scores are calibrated for [`LanguageSource::Auto`] only.
+    ///
+    /// # Errors
+    /// [`DecodeError::NoAuxiliary`] if the model has nothing but the tag and more is asked for.
+    pub fn set_language_source(&mut self, source: LanguageSource) -> Result<(), DecodeError> {
+        if matches!(source, LanguageSource::Aux | LanguageSource::Both) && !self.has_auxiliary {
+            return Err(DecodeError::NoAuxiliary);
+        }
+        if source != LanguageSource::Auto {
+            self.calibration = None;
+        }
+        self.source = source;
+        Ok(())
+    }
+
     /// Checks that the model knows one of the languages asked for.
     ///
     /// # Errors
@@ -250,15 +283,9 @@ impl Transcriber {
         if clips.is_empty() {
             return Ok(Vec::new());
         }
-        let features: Vec<Features> = clips
-            .iter()
-            .map(|clip| {
-                let mut features = self.log_mel.compute(clip);
-                normalise_utterance(&mut features, self.norm);
-                features
-            })
-            .collect();
-        let output = self.model.forward(&batch(&features)?, &Pass::inference(self.precision))?;
+        let input = input_batch(&self.input, clips)?;
+        let output = self.model.forward(&input, &Pass::inference(self.precision))?;
+        let tap = output.intermediate.iter().rev().find(|tap| tap.0 != Predicts::Text);
         let (logits, language) = (output.high, output.language.as_ref());
         // The head's place where there is one, else the last that was predicted on the way.
         let places = language.and_then(|l| l.location.as_ref()).or(output.places.last());
@@ -273,9 +300,20 @@ impl Transcriber {
                 log_softmax(&mut log_probs, vocab);
                 let cosines = language.map(|l| l.cosines.get(i)?.to_vec1::<f32>()).transpose()?;
                 let place = places.map(|p| p.get(i)?.to_vec1::<f32>()).transpose()?;
-                Ok(Heard { log_probs, cosines, place: place.and_then(|vector| place_of(&vector)) })
+                let inside = tap.map(|(_, logits)| self.first_tags(logits, i)).transpose()?;
+                let place = place.and_then(|vector| place_of(&vector));
+                Ok(Heard { log_probs, cosines, inside, place })
             })
             .collect()
+    }
+
+    /// Probability of each language's tag being the first token of clip `clip`.
+    fn first_tags(&self, logits: &Logits, clip: usize) -> candle_core::Result<Vec<f64>> {
+        let valid = logits.values.get(clip)?.narrow(0, 0, logits.lengths[clip])?;
+        let width = valid.dim(1)?;
+        let mut log_probs = valid.flatten_all()?.to_vec1()?;
+        log_softmax(&mut log_probs, width);
+        Ok(first_tokens(&log_probs, width, self.vocabulary.language_ids()))
     }
 
     /// Decodes clips as one batch; each result is what the clip alone would give.
@@ -333,14 +371,28 @@ impl Transcriber {
         candidates: Option<&[Language]>,
     ) -> SegmentText {
         let log_probs = heard.log_probs.as_slice();
-        let LanguageScores { mut ranked, mass } =
+        let LanguageScores { ranked: tags, mass } =
             score_languages(log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
             return SegmentText::default();
         }
-        if let Some(cosines) = &heard.cosines {
-            ranked = score_classes(cosines, &self.vocabulary, candidates);
-        }
+        let head = || {
+            let cosines = heard.cosines.as_ref()?;
+            Some(score_classes(cosines, &self.vocabulary, candidates))
+        };
+        let auxiliary = || {
+            let inside = || Some(ranked(heard.inside.as_ref()?, &self.vocabulary, candidates));
+            head().or_else(inside)
+        };
+        let mut ranked = match self.source {
+            LanguageSource::Auto => head().unwrap_or(tags),
+            LanguageSource::Tag => tags,
+            LanguageSource::Aux => auxiliary().unwrap_or(tags),
+            LanguageSource::Both => match auxiliary() {
+                Some(auxiliary) => fused(&tags, &auxiliary),
+                None => tags,
+            },
+        };
         if let Some(calibration) = self.calibration {
             calibrated(&mut ranked, calibration.temperature);
         }
@@ -380,20 +432,6 @@ pub(super) fn check_candidates(
         }
         _ => Ok(()),
     }
-}
-
-/// Pads features to a batch.
-fn batch(features: &[Features]) -> candle_core::Result<Sequence> {
-    let frames = features.iter().map(|f| f.n_frames).max().unwrap_or(0);
-    let bins = features.first().map_or(0, |f| f.n_bins);
-    let mut values = vec![0.0; features.len() * frames * bins];
-    for (row, clip) in values.chunks_exact_mut((frames * bins).max(1)).zip(features) {
-        row[..clip.data.len()].copy_from_slice(&clip.data);
-    }
-    Ok(Sequence {
-        hidden: Tensor::from_vec(values, (features.len(), frames, bins), &Device::Cpu)?,
-        lengths: features.iter().map(|f| f.n_frames).collect(),
-    })
 }
 
 #[cfg(test)]

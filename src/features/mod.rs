@@ -9,6 +9,7 @@
 //! detector in `voice.rs`.
 
 mod frames;
+mod input;
 mod log_mel;
 mod log_mel_config;
 mod mel;
@@ -20,6 +21,7 @@ mod stft;
 mod voice;
 
 pub use frames::{Edges, WindowShape};
+pub use input::{EncoderInput, InputFeatures, WaveformInput};
 pub use log_mel::LogMel;
 pub use log_mel_config::{LogMelConfig, SpectrumKind};
 pub use mel::{MAX_WARP, MIN_WARP};

@@ -1,5 +1,6 @@
 //! Size and shape of an encoder.
 
+use super::adaptation::Adaptation;
 use serde::{Deserialize, Serialize};
 
 /// A setting that makes no encoder.
@@ -122,6 +123,9 @@ pub struct Variant {
     pub adapter_dim: Option<usize>,
     /// Order of the up-sampling modules.
     pub upsampler_order: UpsamplerOrder,
+    /// Modules in its layers that fine-tuning added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptation: Option<Adaptation>,
 }
 
 /// Configuration of an [`super::Encoder`].
@@ -241,6 +245,23 @@ impl EncoderConfig {
         Ok(())
     }
 
+    /// Beginnings of the names of the parameters of each block, in the order they run.
+    #[must_use]
+    pub fn block_names(&self) -> Vec<String> {
+        let levels = self.rate_ratios.len();
+        let single = self.variant.family != Family::MrHubert;
+        let stage = |i: usize| match i {
+            _ if single => "encoder".to_owned(),
+            i if i < levels => format!("encoders.{i}"),
+            i if i == levels => "middle_encoder".to_owned(),
+            i => format!("decoders.{}", i - levels - 1),
+        };
+        let stages = self.stage_layers.iter().enumerate();
+        stages
+            .flat_map(|(i, &n)| (0..n).map(move |j| format!("{}.layers.{j}.", stage(i))))
+            .collect()
+    }
+
     fn validate_variant(&self) -> Result<(), ConfigError> {
         let check = |ok: bool, field, problem| {
             if ok { Ok(()) } else { Err(ConfigError { field, problem }) }
@@ -270,6 +291,9 @@ impl EncoderConfig {
             "relative_positions",
             "needs a multiple of 4 buckets, at most 65536, and a max_distance above a quarter of them",
         )?;
+        if let Some(adaptation) = &variant.adaptation {
+            adaptation.validate()?;
+        }
         check(
             variant.adapter_dim.is_none_or(|n| (1..=16_384).contains(&n)),
             "adapter_dim",

@@ -76,8 +76,8 @@ impl Pointwise {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.norm.forward(&self.map.forward(x, pass)?.relu()?)
+    fn forward(&self, x: &Tensor, lengths: &[usize], pass: &Pass) -> Result<Tensor> {
+        self.norm.forward(&self.map.forward(x, pass)?.relu()?, lengths, pass)
     }
 }
 
@@ -104,7 +104,9 @@ impl SqueezeExcitation {
             Some(_) => mean(input)?,
             None => input.hidden.mean_keepdim(1)?,
         };
-        let squeezed = self.norm.forward(&self.squeeze.forward(&mean, pass)?.relu()?)?;
+        let every = vec![1; input.lengths.len()];
+        let squeezed = self.squeeze.forward(&mean, pass)?.relu()?;
+        let squeezed = self.norm.forward(&squeezed, &every, pass)?;
         let scale = candle_nn::ops::sigmoid(&self.excite.forward(&squeezed, pass)?)?;
         input.hidden.broadcast_mul(&scale)
     }
@@ -140,7 +142,8 @@ impl Block {
     }
 
     fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Tensor> {
-        let x = self.enter.forward(&input.hidden, pass)?;
+        let lengths = input.lengths.as_slice();
+        let x = self.enter.forward(&input.hidden, lengths, pass)?;
         let group = |i: usize| x.narrow(2, i * self.width, self.width)?.contiguous();
         let mut outputs: Vec<Tensor> = Vec::with_capacity(GROUPS);
         for (i, (conv, norm)) in self.convs.iter().enumerate() {
@@ -148,11 +151,12 @@ impl Block {
             if let Some(before) = outputs.last() {
                 x = (x + before)?;
             }
-            outputs.push(norm.forward(&conv.forward(&input.with_hidden(x), pass)?.relu()?)?);
+            let x = conv.forward(&input.with_hidden(x), pass)?.relu()?;
+            outputs.push(norm.forward(&x, lengths, pass)?);
         }
         // The last group passes untouched.
         outputs.push(group(GROUPS - 1)?);
-        let x = self.leave.forward(&Tensor::cat(&outputs, D::Minus1)?, pass)?;
+        let x = self.leave.forward(&Tensor::cat(&outputs, D::Minus1)?, lengths, pass)?;
         self.excitation.forward(&input.with_hidden(x), pass)? + &input.hidden
     }
 }
@@ -197,7 +201,8 @@ impl EcapaTdnn {
     /// # Errors
     /// If shapes disagree.
     pub fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Sequence> {
-        let x = self.bn.forward(&self.conv.forward(input, pass)?.relu()?)?;
+        let x = self.conv.forward(input, pass)?.relu()?;
+        let x = self.bn.forward(&x, &input.lengths, pass)?;
         let mut outputs: Vec<Tensor> = Vec::with_capacity(self.blocks.len());
         let mut sum = x;
         for block in &self.blocks {

@@ -57,6 +57,39 @@ impl Encoded {
     }
 }
 
+impl Encoded {
+    /// As [`Encoded::hidden_states`], all at the highest frame rate and the last one after the
+    /// final norm: what a weighted sum of layers adds up (as s3prl, in which such heads are
+    /// trained). States of lower rates are repeated.
+    ///
+    /// # Errors
+    /// If candle cannot make the tensors.
+    pub(super) fn aligned_states(&self) -> Result<Vec<Sequence>> {
+        let output = self.output();
+        let frames = output.frames()?;
+        let levels = self.resolutions.len() - 1;
+        let (steps, per_steps) = self.resolutions[levels].stride;
+        let mut states = Vec::new();
+        for (i, stage) in self.stages.iter().enumerate() {
+            // Stages go down to the lowest rate and up again.
+            let (low_steps, low_per_steps) = self.resolutions[levels.abs_diff(i)].stride;
+            let at = |t: usize| t * steps * low_per_steps / (per_steps * low_steps);
+            let skipped = usize::from(i > 0);
+            for layer in &stage.layers[skipped..] {
+                let state = stage.output.with_hidden(layer.clone());
+                let same_rate = levels.abs_diff(i) == levels;
+                let state =
+                    if same_rate { state.cut(frames)? } else { state.repeated(frames, at)? };
+                states.push(output.with_hidden(state.hidden));
+            }
+        }
+        if let Some(last) = states.last_mut() {
+            *last = output.clone();
+        }
+        Ok(states)
+    }
+}
+
 impl Encoder {
     /// Builds the encoder on the parameters of `vb`.
     ///

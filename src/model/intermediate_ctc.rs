@@ -57,6 +57,14 @@ pub struct IntermediateCtcConfig {
     pub conditioning: bool,
 }
 
+impl IntermediateCtcConfig {
+    /// Whether a tap is to spell the language.
+    #[must_use]
+    pub fn names_languages(&self) -> bool {
+        self.taps.iter().any(|tap| tap.predicts != Predicts::Text)
+    }
+}
+
 /// The modules of the taps.
 #[derive(Debug)]
 pub(super) struct IntermediateCtc {

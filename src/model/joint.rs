@@ -29,11 +29,15 @@ impl JointConfig {
         *self == Self::default()
     }
 
-    /// The modules that a finished model needs: those that only teach are left out.
+    /// The modules that a finished model needs: those that only teach are left out, but for
+    /// taps that name the language, which can be asked for it.
     #[must_use]
     pub fn for_inference(&self) -> Self {
         Self {
-            intermediate_ctc: self.intermediate_ctc.clone().filter(|ctc| ctc.conditioning),
+            intermediate_ctc: self
+                .intermediate_ctc
+                .clone()
+                .filter(|ctc| ctc.conditioning || ctc.names_languages()),
             geo: self.geo.clone().filter(|geo| geo.conditioning != Conditioning::None),
             language: self.language.clone(),
         }

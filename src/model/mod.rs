@@ -5,11 +5,13 @@
 //! clip beside them ([`Sequence`]), and every forward pass is told by a [`Pass`] whether it
 //! trains. Parameters carry the names of the published MR-HuBERT checkpoints.
 
+mod adaptation;
 mod adapter;
 mod after_block;
 mod batch_norm;
 mod config;
 mod conv_stack;
+mod downstream;
 mod ecapa;
 mod encoder;
 mod front_end;
@@ -37,12 +39,15 @@ mod wavlm;
 
 pub mod checkpoint;
 
+pub use adaptation::{Adaptation, LoraTarget, LoraTargets};
 pub use adapter::LanguageAdapter;
 pub use after_block::AfterBlock;
+pub use batch_norm::BatchStatistics;
 pub use config::{
     ConfigError, ConvLayer, ConvNorm, EncoderConfig, Family, RelativePositions, Sampling,
     UpsamplerOrder, Variant,
 };
+pub use downstream::{DownstreamConfig, TransformerHeadConfig};
 pub use ecapa::EcapaTdnn;
 pub use encoder::{Encoded, Encoder, waveform_batch};
 pub use geo::{Conditioning, GeoBranches, GeoConfig, GeoListener};
@@ -58,7 +63,9 @@ pub use parameters::Parameters;
 pub use pass::{Padding, Pass};
 pub use pooling::{AttentivePooling, Projector};
 pub use prediction_heads::{HeadNames, PredictionShape, PretrainingHeads};
-pub use recogniser::{Logits, Recogniser, RecogniserConfig, RecogniserOutput};
+pub use recogniser::{
+    Logits, Recogniser, RecogniserConfig, RecogniserOutput, is_encoder_parameter,
+};
 pub use requirements::{Requirement, requirements};
 pub use sequence::Sequence;
 pub use transformer::StageStates;

@@ -1,6 +1,7 @@
 //! Named parameters: read from a checkpoint or started from a seed.
 
-use super::batch_norm::is_statistic;
+use super::adaptation::Adaptation;
+use super::batch_norm::{BatchStatistics, is_statistic};
 use super::init::{self, Start};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::var_builder::SimpleBackend;
@@ -18,7 +19,7 @@ pub struct Parameters {
 }
 
 /// Tells of names whether training leaves the parameter alone.
-type Predicate = Box<dyn Fn(&str) -> bool + Send>;
+type Predicate = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// What training leaves alone.
 #[derive(Clone, Default)]
@@ -96,15 +97,85 @@ impl Parameters {
 
     /// Freezes the parameters of whose name `frozen` is true: models built from now on have them
     /// as constants, without gradient. Statistics of batch norms are always frozen.
-    pub fn freeze(&self, frozen: impl Fn(&str) -> bool + Send + 'static) {
+    pub fn freeze(&self, frozen: impl Fn(&str) -> bool + Send + Sync + 'static) {
         let mut predicates = self.frozen.0.lock().unwrap_or_else(PoisonError::into_inner);
-        predicates.push(Box::new(frozen));
+        predicates.push(Arc::new(frozen));
+    }
+
+    /// The same parameters of which those are frozen too of whose name `frozen` is true.
+    #[must_use]
+    pub fn freezing(&self, frozen: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let mut predicates = self.frozen.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        predicates.push(Arc::new(frozen));
+        let frozen = Frozen(Arc::new(Mutex::new(predicates)));
+        Self { vars: Arc::clone(&self.vars), frozen }
     }
 
     /// Drops the parameters of whose name `wanted` is false.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
         let mut vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner);
         vars.retain(|name, _| wanted(name));
+    }
+
+    /// Statistics of batch norms, in the order of names: not trained, but part of a run.
+    #[must_use]
+    pub fn statistics(&self) -> Vec<(String, Var)> {
+        self.all().into_iter().filter(|(name, _)| is_statistic(name)).collect()
+    }
+
+    /// Moves running statistics of batch norms towards those of batches, one after the other.
+    ///
+    /// # Errors
+    /// If there is no such norm, or it has another width.
+    pub fn follow(&self, batches: &[BatchStatistics]) -> Result<()> {
+        let vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner);
+        for batch in batches {
+            for (ending, values) in
+                [("running_mean", &batch.mean), ("running_var", &batch.variance)]
+            {
+                let name = format!("{}.{ending}", batch.name);
+                let Some(var) = vars.get(&name) else { bail!("parameter `{name}` is missing") };
+                let mut running = var.to_vec1::<f32>()?;
+                BatchStatistics::moved(&mut running, values);
+                var.set(&Tensor::from_vec(running, var.shape(), &Device::Cpu)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the low-rank updates of `adaptation` to the maps they update, and drops them: the
+    /// parameters are then those of an encoder without it. Other adaptations stay.
+    ///
+    /// # Errors
+    /// If an update fits no map.
+    pub fn merge_low_rank(&self, adaptation: Adaptation) -> Result<()> {
+        let Some(scale) = adaptation.scale() else { return Ok(()) };
+        let mut vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner);
+        let updated: Vec<String> = vars
+            .keys()
+            .filter_map(|name| name.strip_suffix(".lora_B.weight"))
+            .map(str::to_owned)
+            .collect();
+        for name in updated {
+            let weight = format!("{name}.weight");
+            let names = [format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight")];
+            let (Some(a), Some(b)) = (vars.remove(&names[0]), vars.remove(&names[1])) else {
+                bail!("parameter `{}` is missing", names[0]);
+            };
+            let Some(whole) = vars.get(&weight) else { bail!("parameter `{weight}` is missing") };
+            let update = (b.as_tensor().detach().matmul(&a.as_tensor().detach())? * scale)?;
+            let merged = Var::from_tensor(&(whole.as_tensor().detach() + update)?)?;
+            vars.insert(weight, merged);
+        }
+        Ok(())
+    }
+
+    /// A copy of the list: what is added to, dropped from or merged in one is not in the other.
+    /// The numbers are shared.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { vars: Arc::new(Mutex::new(vars)), frozen: Frozen::default() }
     }
 
     /// Every parameter that is not frozen, in the order of names.

@@ -1,10 +1,11 @@
 //! What a forward pass needs to know besides its input.
 
+use super::batch_norm::BatchStatistics;
 use super::sequence::Sequence;
 use asr_kernels::{Precision, dropout};
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// Whether a forward pass trains, with which arithmetic, and where its chance comes from.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct Pass {
     /// State of the generator; `None` outside training.
     seed: Option<Cell<u64>>,
     padding: Padding,
+    /// What batch norms found.
+    statistics: RefCell<Vec<BatchStatistics>>,
 }
 
 /// What the padding of a batch does to the clips in it.
@@ -36,13 +39,13 @@ impl Pass {
     /// Inference: no dropout, norms that leave padding out.
     #[must_use]
     pub fn inference(precision: Precision) -> Self {
-        Self { precision, seed: None, padding: Padding::Unseen }
+        Self { precision, seed: None, padding: Padding::Unseen, statistics: RefCell::default() }
     }
 
     /// Training: dropout and layer drop drawn from `seed`.
     #[must_use]
     pub fn training(precision: Precision, seed: u64) -> Self {
-        Self { precision, seed: Some(Cell::new(seed)), padding: Padding::Unseen }
+        Self { seed: Some(Cell::new(seed)), ..Self::inference(precision) }
     }
 
     /// Lets norms over time count padded frames, as the published models do.
@@ -99,6 +102,28 @@ impl Pass {
             }
             Padding::Sound => vec![frames; valid.len()],
         }
+    }
+
+    /// Whether it trains.
+    pub(super) fn is_training(&self) -> bool {
+        self.seed.is_some()
+    }
+
+    /// Keeps what a batch norm found.
+    pub(super) fn record(&self, statistics: BatchStatistics) {
+        self.statistics.borrow_mut().push(statistics);
+    }
+
+    /// Takes out what batch norms found, for [`Parameters::follow`](super::Parameters::follow).
+    #[must_use]
+    pub fn take_statistics(&self) -> Vec<BatchStatistics> {
+        self.statistics.take()
+    }
+
+    /// A draw of `0..n` in training; `None` otherwise, and of nothing.
+    pub(super) fn below(&self, n: usize) -> Option<usize> {
+        let seed = self.seed.as_ref().filter(|_| n > 0)?;
+        Some(((u128::from(draw(seed)) * n as u128) >> 64) as usize)
     }
 
     /// Dropout in training, `x` itself otherwise.

@@ -79,7 +79,8 @@ impl AttentivePooling {
         let context = Tensor::cat(&[mean, deviation], D::Minus1)?;
         let context = context.broadcast_as((batch, frames, 2 * dim))?;
         let hidden = Tensor::cat(&[x, &context], D::Minus1)?;
-        let hidden = self.norm.forward(&self.attention_in.forward(&hidden, pass)?.relu()?)?;
+        let hidden = self.attention_in.forward(&hidden, pass)?.relu()?;
+        let hidden = self.norm.forward(&hidden, &input.lengths, pass)?;
         let logits = self.attention_out.forward(&hidden, pass)?;
         let logits = logits.broadcast_add(&mask.affine(-f64::from(NEVER), f64::from(NEVER))?)?;
         let highest = logits.max_keepdim(1)?.detach();
@@ -117,6 +118,8 @@ impl Projector {
     /// # Errors
     /// If shapes disagree.
     pub fn forward(&self, pooled: &Tensor, pass: &Pass) -> Result<Tensor> {
-        self.fc.forward(&self.bn.forward(pooled)?, pass)
+        let every = vec![1; pooled.dim(0)?];
+        let normed = self.bn.forward(&pooled.unsqueeze(1)?, &every, pass)?.squeeze(1)?;
+        self.fc.forward(&normed, pass)
     }
 }

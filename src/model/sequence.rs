@@ -30,6 +30,24 @@ impl Sequence {
         Ok(self.with_hidden(padding::zero_padding(&self.hidden, &self.lengths)?))
     }
 
+    /// `frames` frames, of which frame `t` is frame `at(t)` here, or the last valid one of its clip.
+    pub(super) fn repeated(&self, frames: usize, at: impl Fn(usize) -> usize) -> Result<Self> {
+        let (batch, own, dim) = self.hidden.dims3()?;
+        let rows: Vec<u32> = self
+            .lengths
+            .iter()
+            .enumerate()
+            .flat_map(|(clip, &n)| {
+                let at = &at;
+                (0..frames).map(move |t| (clip * own + at(t).min(n.max(1) - 1)) as u32)
+            })
+            .collect();
+        let rows = Tensor::from_vec(rows, batch * frames, self.hidden.device())?;
+        let hidden = self.hidden.contiguous()?.reshape((batch * own, dim))?;
+        let hidden = hidden.index_select(&rows, 0)?.reshape((batch, frames, dim))?;
+        Ok(Self { hidden, lengths: vec![frames; batch] })
+    }
+
     /// The first `frames` frames.
     pub(super) fn cut(&self, frames: usize) -> Result<Self> {
         if self.frames()? <= frames {

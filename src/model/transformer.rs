@@ -1,5 +1,6 @@
 //! Transformer stages: the same class at every resolution.
 
+use super::adaptation::{Bottleneck, LoraTarget, LowRank};
 use super::adapter::{LanguageAdapter, adapt};
 use super::after_block::AfterBlock;
 use super::config::EncoderConfig;
@@ -20,6 +21,7 @@ pub(super) struct Linear {
     weight: Tensor,
     bias: Tensor,
     prepared: PreparedWeight,
+    low_rank: Option<LowRank>,
 }
 
 impl Linear {
@@ -28,7 +30,7 @@ impl Linear {
         let weight =
             vb.get_with_hints((outputs, inputs), "weight", Init::Randn { mean: 0.0, stdev: 0.02 })?;
         let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
-        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default(), low_rank: None })
     }
 
     /// Weights and bias uniform in ±1/sqrt(inputs): PyTorch's default.
@@ -37,7 +39,7 @@ impl Linear {
         let start = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((outputs, inputs), "weight", start)?;
         let bias = vb.get_with_hints(outputs, "bias", start)?;
-        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default(), low_rank: None })
     }
 
     /// As [`Linear::uniform`], stored as a convolution of one tap.
@@ -46,14 +48,26 @@ impl Linear {
         let start = Init::Uniform { lo: -bound, up: bound };
         let weight = vb.get_with_hints((outputs, inputs, 1), "weight", start)?.squeeze(2)?;
         let bias = vb.get_with_hints(outputs, "bias", start)?;
-        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default(), low_rank: None })
     }
 
     /// Weights and bias 0: a module that changes nothing until it has learned.
     pub(super) fn zero(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Self> {
         let weight = vb.get_with_hints((outputs, inputs), "weight", Init::Const(0.0))?;
         let bias = vb.get_with_hints(outputs, "bias", Init::Const(0.0))?;
-        Ok(Self { weight, bias, prepared: PreparedWeight::default() })
+        Ok(Self { weight, bias, prepared: PreparedWeight::default(), low_rank: None })
+    }
+
+    /// As [`Linear::new`], with the low-rank update of `target` where the encoder has one.
+    fn adapted(
+        config: &EncoderConfig,
+        target: LoraTarget,
+        (inputs, outputs): (usize, usize),
+        vb: &VarBuilder,
+    ) -> Result<Self> {
+        let adaptation = config.variant.adaptation;
+        let low_rank = LowRank::new(adaptation, target, (inputs, outputs), vb)?;
+        Ok(Self { low_rank, ..Self::new(inputs, outputs, vb)? })
     }
 
     /// The map onto `n` of the outputs, from the `first` on.
@@ -62,6 +76,7 @@ impl Linear {
             weight: self.weight.narrow(0, first, n)?,
             bias: self.bias.narrow(0, first, n)?,
             prepared: PreparedWeight::default(),
+            low_rank: None,
         })
     }
 
@@ -70,13 +85,21 @@ impl Linear {
     }
 
     /// Followed by GELU.
-    fn forward_gelu(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+    pub(super) fn forward_gelu(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.activated(x, Activation::Gelu, pass)
     }
 
     fn activated(&self, x: &Tensor, activation: Activation, pass: &Pass) -> Result<Tensor> {
         let (weight, bias, prepared) = (&self.weight, &self.bias, Some(&self.prepared));
-        linear::activated_linear(x, weight, bias, prepared, activation, pass.precision())
+        let map = |activation| {
+            linear::activated_linear(x, weight, bias, prepared, activation, pass.precision())
+        };
+        let Some(low_rank) = &self.low_rank else { return map(activation) };
+        let y = low_rank.add(&map(Activation::Identity)?, x, pass)?;
+        match activation {
+            Activation::Identity => Ok(y),
+            Activation::Gelu => gelu::gelu(&y),
+        }
     }
 }
 
@@ -174,6 +197,8 @@ struct Layer {
     fc1: Linear,
     fc2: Linear,
     final_layer_norm: LayerNorm,
+    after_attention: Option<Bottleneck>,
+    after_feed_forward: Option<Bottleneck>,
     heads: usize,
     dropout: f32,
     activation_dropout: f32,
@@ -193,18 +218,22 @@ impl Layer {
         let dim = config.embed_dim;
         let eps = config.variant.layer_norm_eps;
         let attention = vb.pp("self_attn");
+        let adaptation = config.variant.adaptation;
+        let map = |target, widths, vb: &VarBuilder| Linear::adapted(config, target, widths, vb);
         Ok(Self {
-            q_proj: Linear::new(dim, dim, &attention.pp("q_proj"))?,
-            k_proj: Linear::new(dim, dim, &attention.pp("k_proj"))?,
-            v_proj: Linear::new(dim, dim, &attention.pp("v_proj"))?,
-            out_proj: Linear::new(dim, dim, &attention.pp("out_proj"))?,
+            q_proj: map(LoraTarget::Q, (dim, dim), &attention.pp("q_proj"))?,
+            k_proj: map(LoraTarget::K, (dim, dim), &attention.pp("k_proj"))?,
+            v_proj: map(LoraTarget::V, (dim, dim), &attention.pp("v_proj"))?,
+            out_proj: map(LoraTarget::O, (dim, dim), &attention.pp("out_proj"))?,
             gate: match config.variant.relative_positions {
                 Some(_) => Some(Gate::new(dim, config.heads, &attention)?),
                 None => None,
             },
             self_attn_layer_norm: LayerNorm::with_eps(dim, eps, &vb.pp("self_attn_layer_norm"))?,
-            fc1: Linear::new(dim, config.ffn_dim, &vb.pp("fc1"))?,
-            fc2: Linear::new(config.ffn_dim, dim, &vb.pp("fc2"))?,
+            fc1: map(LoraTarget::Fc1, (dim, config.ffn_dim), &vb.pp("fc1"))?,
+            fc2: map(LoraTarget::Fc2, (config.ffn_dim, dim), &vb.pp("fc2"))?,
+            after_attention: Bottleneck::new(adaptation, dim, &vb.pp("adapter1"))?,
+            after_feed_forward: Bottleneck::new(adaptation, dim, &vb.pp("adapter2"))?,
             final_layer_norm: LayerNorm::with_eps(dim, eps, &vb.pp("final_layer_norm"))?,
             heads: config.heads,
             dropout: config.dropout,
@@ -227,13 +256,15 @@ impl Layer {
             }
             _ => attention::attention(&q, &k, &v, self.heads, lengths, precision)?,
         };
-        pass.dropout(&self.out_proj.forward(&attended, pass)?, self.dropout)
+        let y = pass.dropout(&self.out_proj.forward(&attended, pass)?, self.dropout)?;
+        adapted(self.after_attention.as_ref(), y, pass)
     }
 
     fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let hidden = self.fc1.forward_gelu(x, pass)?;
         let hidden = pass.dropout(&hidden, self.activation_dropout)?;
-        pass.dropout(&self.fc2.forward(&hidden, pass)?, self.dropout)
+        let y = pass.dropout(&self.fc2.forward(&hidden, pass)?, self.dropout)?;
+        adapted(self.after_feed_forward.as_ref(), y, pass)
     }
 
     fn forward(&self, x: &Tensor, norm_first: bool, shared: &Shared) -> Result<Tensor> {
@@ -244,6 +275,14 @@ impl Layer {
             let x = self.self_attn_layer_norm.forward(&(x + self.attend(x, shared)?)?)?;
             self.final_layer_norm.forward(&(&x + self.feed_forward(&x, shared.pass)?)?)
         }
+    }
+}
+
+/// `y` after the adapter behind it, if there is one.
+fn adapted(adapter: Option<&Bottleneck>, y: Tensor, pass: &Pass) -> Result<Tensor> {
+    match adapter {
+        Some(adapter) => adapter.forward(&y, pass),
+        None => Ok(y),
     }
 }
 

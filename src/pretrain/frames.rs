@@ -2,9 +2,9 @@
 
 use super::PretrainError;
 use crate::audio::{AudioError, DecodeOptions, Limits, decode_path};
-use crate::config::{AnyModel, ModelFiles, SpeechModel, Wanted, log_mel_batch};
+use crate::config::{AnyModel, ModelFiles, SpeechModel, Wanted, input_batch};
 use crate::data::Clip;
-use crate::features::{FeatureNorm, LogMel, LogMelConfig, Mfcc, MfccConfig};
+use crate::features::{InputFeatures, LogMel, LogMelConfig, Mfcc, MfccConfig};
 use crate::model::{Encoded, Pass, Recogniser};
 use asr_kernels::Precision;
 use rayon::prelude::*;
@@ -56,15 +56,16 @@ enum Kind {
 
 #[derive(Debug)]
 enum Model {
-    Folder { model: Box<Recogniser>, log_mel: Box<LogMel>, norm: FeatureNorm },
+    Folder { model: Box<Recogniser>, input: Box<InputFeatures>, step_ms: f64 },
     Speech(Box<SpeechModel>),
 }
 
 impl Model {
     fn folder(files: &ModelFiles) -> Result<Self, PretrainError> {
         let model = Recogniser::new(&files.recogniser_config(), &files.parameters)?;
-        let log_mel = Box::new(LogMel::new(files.config.features.clone())?);
-        Ok(Self::Folder { model: Box::new(model), log_mel, norm: files.config.feature_norm })
+        let config = files.config.input();
+        let input = Box::new(InputFeatures::new(&config)?);
+        Ok(Self::Folder { model: Box::new(model), input, step_ms: config.step_ms().0 })
     }
 
     fn n_layers(&self) -> usize {
@@ -78,10 +79,10 @@ impl Model {
     /// Runs the model on clips, and tells how many milliseconds an input step has.
     fn run(&self, clips: &[&[f32]], precision: Precision) -> Result<(Encoded, f64), PretrainError> {
         match self {
-            Self::Folder { model, log_mel, norm } => {
-                let input = log_mel_batch(log_mel, *norm, clips)?;
+            Self::Folder { model, input, step_ms } => {
+                let input = input_batch(input, clips)?;
                 let (encoded, _) = model.trace(&input, &Pass::inference(precision))?;
-                Ok((encoded, log_mel.config().shift_ms))
+                Ok((encoded, *step_ms))
             }
             Self::Speech(model) => {
                 let wanted = Wanted { precision, hidden_states: true, parity: false };

@@ -239,6 +239,7 @@ impl StageRun<'_> {
         observer.watch.begin(stage);
         let trainer = Trainer {
             parameters: &parameters,
+            upstream: None,
             source: &batches,
             config: &stage.train,
             folder: &self.at.0,

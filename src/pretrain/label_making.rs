@@ -4,7 +4,7 @@ use super::iterate::{Watch, stopped};
 use super::recipe::{ClusteringConfig, LabelSource};
 use super::speech::Speech;
 use super::{FitReport, FrameMaker, Frames, LabelWriter, PretrainError, fit};
-use crate::config::{AnyModel, InputConfig, LoadOptions, ModelInput, load_model};
+use crate::config::{AnyModel, LoadOptions, ModelInput, load_model};
 use crate::data::Random;
 use asr_kernels::Precision;
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,7 @@ impl Wanted<'_> {
         let first_s = match &model {
             AnyModel::Speech(model) => model.input().frame_times(model.encoder().config()).first_s,
             AnyModel::Folder(files) => {
-                let (features, norm) = (files.config.features.clone(), files.config.feature_norm);
-                let input = ModelInput::new(&InputConfig::LogMel { features, norm })?;
+                let input = ModelInput::of_folder(&files.config.input())?;
                 input.frame_times(&files.config.encoder).first_s
             }
         };

@@ -34,6 +34,8 @@ pub(super) struct Slot {
     pub(super) var: Var,
     /// What the learning rate is multiplied by.
     rate: f64,
+    /// Steps for which it stays as it is.
+    held: u64,
     pub(super) mean: Vec<f32>,
     pub(super) square: Vec<f32>,
 }
@@ -45,10 +47,18 @@ impl AdamW {
             .into_iter()
             .map(|(name, var, rate)| {
                 let n = var.elem_count();
-                Slot { name, var, rate, mean: vec![0.0; n], square: vec![0.0; n] }
+                Slot { name, var, rate, held: 0, mean: vec![0.0; n], square: vec![0.0; n] }
             })
             .collect();
         Self { config, slots }
+    }
+
+    /// Leaves each parameter as it is for the steps that `held` says of its name; its moments
+    /// start then.
+    pub(super) fn hold(&mut self, held: impl Fn(&str) -> u64) {
+        for slot in &mut self.slots {
+            slot.held = held(&slot.name);
+        }
     }
 
     pub(super) fn slots(&self) -> &[Slot] {
@@ -109,23 +119,26 @@ impl AdamW {
     ) -> Result<()> {
         let clip = if norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 };
         let [beta1, beta2] = self.config.betas;
-        let correction1 = 1.0 - beta1.powf(step as f64);
-        let correction2 = 1.0 - beta2.powf(step as f64);
         let decay = self.config.weight_decay;
         let plain = Step {
             betas: [beta1 as f32, beta2 as f32],
             scale: (scale * clip) as f32,
             shrink: 1.0,
             rate: 0.0,
-            root: correction2.sqrt().recip() as f32,
+            root: 1.0,
             eps: self.config.eps as f32,
         };
         self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, parts)| {
+            let Some(step) = step.checked_sub(slot.held).filter(|&step| step > 0) else {
+                return Ok(());
+            };
+            let correction1 = 1.0 - beta1.powf(step as f64);
+            let root = (1.0 - beta2.powf(step as f64)).sqrt().recip() as f32;
             let lr = lr * slot.rate;
             let rate = (lr / correction1) as f32;
             let shrink = if slot.var.rank() > 1 { (1.0 - lr * decay) as f32 } else { 1.0 };
             let moments = (slot.mean.as_mut_slice(), slot.square.as_mut_slice());
-            adamw::update(&slot.var, Step { shrink, rate, ..plain }, moments, &parts[0])
+            adamw::update(&slot.var, Step { shrink, rate, root, ..plain }, moments, &parts[0])
         })
     }
 }
@@ -181,6 +194,20 @@ mod tests {
         AdamW::new(config, parameters).step(&mut [gradients], 1.0, 0.01, 1)?;
         let moved = |var: &Var| Ok::<_, candle_core::Error>(1.0 - var.to_vec1::<f32>()?[0]);
         assert!((moved(&fast)? - 0.01).abs() < 1e-6 && (moved(&slow)? - 0.001).abs() < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn a_held_parameter_starts_afresh_when_it_is_let_go() -> Result<()> {
+        let config =
+            AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 10.0 };
+        let var = Var::new(&[1.0_f32], &Device::Cpu)?;
+        let mut optimiser = AdamW::new(config, vec![("b".into(), var.clone(), 1.0)]);
+        optimiser.hold(|name| if name == "b" { 2 } else { 0 });
+        for (step, want) in [(1, 1.0), (2, 1.0), (3, 0.99), (4, 0.98)] {
+            optimiser.step(&mut shares(&var, &[&[3.0]])?, 1.0, 0.01, step)?;
+            assert!((var.to_vec1::<f32>()?[0] - want).abs() < 1e-6, "step {step}");
+        }
         Ok(())
     }
 

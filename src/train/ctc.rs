@@ -2,18 +2,16 @@
 
 use super::dro::{CtcDro, CtcDroConfig, GroupLoss};
 use super::loss::{LanguageLoss, Losses};
-use super::run_config::RunConfig;
+use super::run_config::{RunConfig, count};
 use super::task::{BatchLoss, Task};
 use super::{AdamWConfig, Schedule, TrainError};
 use crate::data::Batch;
-use crate::model::{Pass, Recogniser, Sequence};
+use crate::model::{Pass, Recogniser, Sequence, is_encoder_parameter};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Name of the weights of the languages in checkpoints of runs that have them.
 const DRO: &str = "ctc_dro";
-/// Beginnings of the names of what is not the encoder.
-const HEADS: [&str; 5] = ["proj.", "low_proj.", "intermediate_ctc.", "geo.", "language."];
 
 /// How a recogniser is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,12 +42,16 @@ pub struct TrainConfig {
     /// What the learning rate of the encoder is multiplied by; heads have the full one.
     #[serde(default = "one")]
     pub encoder_rate: f64,
+    /// Steps for which the encoder's own parameters stay as they are, while heads and modules
+    /// beside it learn.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unfreeze_after: u64,
     /// Beginnings of the names of parameters that stay as they are, such as
     /// `feature_extractor.` or `encoders.0.layers.`; each must be that of one at least.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frozen: Vec<String>,
     /// Most parameters that may be trained; a run that would train more does not start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "count")]
     pub max_trainable: Option<usize>,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
@@ -59,6 +61,10 @@ pub struct TrainConfig {
     pub validate_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The learning rate as it is.
@@ -92,6 +98,11 @@ impl TrainConfig {
             "encoder_rate",
             "above 0, at most 1",
         )?;
+        check(
+            self.unfreeze_after < self.schedule.steps,
+            "unfreeze_after",
+            "fewer than schedule.steps",
+        )?;
         if let Some(loss) = &self.language_loss {
             loss.validate()?;
         }
@@ -123,9 +134,12 @@ impl TrainConfig {
 #[derive(Debug)]
 pub struct Recognition<'a> {
     model: &'a Recogniser,
+    early: Option<&'a Recogniser>,
     places: &'a [Option<Vec<f32>>],
     config: &'a TrainConfig,
     dro: Option<CtcDro>,
+    /// The step at work.
+    step: u64,
 }
 
 impl<'a> Recognition<'a> {
@@ -138,7 +152,19 @@ impl<'a> Recognition<'a> {
         config: &'a TrainConfig,
     ) -> Self {
         let dro = config.ctc_dro.clone().map(|config| CtcDro::new(config, places.len()));
-        Self { model, places, config, dro }
+        Self { model, early: None, places, config, dro, step: 0 }
+    }
+
+    /// The same with a model whose encoder is frozen, for the steps up to `unfreeze_after`;
+    /// without it the encoder's gradients are computed there too.
+    #[must_use]
+    pub fn with_early(self, early: Option<&'a Recogniser>) -> Self {
+        Self { early, ..self }
+    }
+
+    /// Whether the encoder stays as it is in this step.
+    fn is_early(&self) -> bool {
+        self.step <= self.config.unfreeze_after
     }
 }
 
@@ -152,7 +178,8 @@ impl Task for Recognition<'_> {
             hidden: Tensor::from_slice(&batch.features, shape, &Device::Cpu)?,
             lengths: batch.lengths.clone(),
         };
-        let output = self.model.forward(&input, pass)?;
+        let model = self.early.filter(|_| self.is_early()).unwrap_or(self.model);
+        let output = model.forward(&input, pass)?;
         let losses = Losses { config: self.config, places: self.places, dro: self.dro.as_ref() };
         let loss = losses.of(&output, &batch.labels)?;
         Ok(BatchLoss {
@@ -167,12 +194,20 @@ impl Task for Recognition<'_> {
     }
 
     fn rate(&self, name: &str) -> f64 {
-        let of_head = HEADS.iter().any(|start| name.starts_with(start));
-        if of_head { 1.0 } else { self.config.encoder_rate }
+        if is_encoder_parameter(name) { self.config.encoder_rate } else { 1.0 }
     }
 
     fn may_lack_gradient(&self, name: &str) -> bool {
-        self.model.encoder().config().may_skip(name)
+        let waits = self.is_early() && is_encoder_parameter(name);
+        waits || self.model.encoder().config().may_skip(name)
+    }
+
+    fn held(&self, name: &str) -> u64 {
+        if is_encoder_parameter(name) { self.config.unfreeze_after } else { 0 }
+    }
+
+    fn begin(&mut self, step: u64) {
+        self.step = step;
     }
 
     fn learn(&mut self, notes: Vec<Self::Note>) {

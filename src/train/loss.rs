@@ -186,4 +186,6 @@ impl Losses<'_> {
 }
 
 #[cfg(test)]
+mod strategy_tests;
+#[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ mod log;
 mod loss;
 mod run_config;
 mod schedule;
+mod stored;
 mod task;
 mod tensorboard;
 mod trainer;
@@ -25,6 +26,7 @@ pub use dro::{CtcDroConfig, GroupLoss};
 pub use loss::LanguageLoss;
 pub use run_config::RunConfig;
 pub use schedule::Schedule;
+pub use stored::StatesPlan;
 pub use task::{BatchLoss, Mean, Source, Task, Transcribed};
 pub use trainer::{Finished, Observe, StepReport, Trainer};
 
@@ -89,7 +91,7 @@ pub enum TrainError {
         /// Why.
         source: Box<CheckpointError>,
     },
-    /// A checkpoint of another configuration.
+    /// A checkpoint of another configuration or upstream.
     #[error("the checkpoint in `{}` is of another configuration: {problem}", folder.display())]
     OtherRun {
         /// The run's folder.

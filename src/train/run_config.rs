@@ -1,7 +1,7 @@
 //! How a run goes, whatever it trains.
 
 use super::{AdamWConfig, Schedule, TrainError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Settings of the loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frozen: Vec<String>,
     /// Most parameters that may be trained; a run that would train more does not start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "count")]
     pub max_trainable: Option<usize>,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
@@ -32,7 +32,28 @@ pub struct RunConfig {
     pub save_every: u64,
 }
 
+/// A whole number, also of the form 100e6.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    if number.fract() == 0.0 && (0.0..1e15).contains(&number) {
+        return Ok(Some(number as usize));
+    }
+    let found = serde::de::Unexpected::Float(number);
+    Err(serde::de::Error::invalid_value(found, &"a whole number such as 100e6"))
+}
+
 impl RunConfig {
+    /// Checks that so many parameters may be trained.
+    ///
+    /// # Errors
+    /// [`TrainError::TooManyTrainable`] above `max_trainable`.
+    pub fn check_trainable(&self, count: usize) -> Result<(), TrainError> {
+        match self.max_trainable {
+            Some(limit) if count > limit => Err(TrainError::TooManyTrainable { count, limit }),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks every range.
     ///
     /// # Errors

@@ -68,6 +68,14 @@ pub trait Task: Sync {
         1.0
     }
 
+    /// Steps for which a parameter stays as it is.
+    fn held(&self, _name: &str) -> u64 {
+        0
+    }
+
+    /// Called before the batches of a step, counted from 1.
+    fn begin(&mut self, _step: u64) {}
+
     /// Whether a batch may leave a parameter without gradient; for all others that is an error.
     fn may_lack_gradient(&self, _name: &str) -> bool {
         false

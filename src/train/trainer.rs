@@ -1,12 +1,13 @@
 //! The loop.
 
 use super::adamw::AdamW;
+use super::checkpoint::Beside;
 use super::log::Log;
 use super::run_config::RunConfig;
 use super::task::{BatchLoss, Source, Task};
 use super::{TrainError, checkpoint, loader};
 use crate::data::{DataError, Random};
-use crate::model::{Parameters, Pass};
+use crate::model::{BatchStatistics, Parameters, Pass};
 use asr_kernels::gradients::Gradients;
 use asr_kernels::{Precision, threads};
 use candle_core::Var;
@@ -79,6 +80,8 @@ pub enum Finished {
 pub struct Trainer<'a, S> {
     /// The parameters; those that are frozen stay as they are.
     pub parameters: &'a Parameters,
+    /// SHA-256 of an upstream whose weights are not in checkpoints, if there is one.
+    pub upstream: Option<[u8; 32]>,
     /// Where batches come from.
     pub source: &'a S,
     /// How they are used.
@@ -87,6 +90,13 @@ pub struct Trainer<'a, S> {
     pub folder: &'a Path,
     /// Set from outside to stop after the current step.
     pub stop: &'a AtomicBool,
+}
+
+/// What a micro-batch gave besides gradients.
+struct Share<N> {
+    loss: BatchLoss<N>,
+    /// What batch norms found in it.
+    statistics: Vec<BatchStatistics>,
 }
 
 /// Sums between two lines of the log.
@@ -117,7 +127,9 @@ impl<S: Source> Trainer<'_, S> {
         self.config.validate()?;
         let trainable = self.trainable(task)?;
         let mut optimiser = AdamW::new(self.config.optimiser.clone(), trainable);
-        let start = checkpoint::restore(self.folder, &mut optimiser, task)?.unwrap_or(0);
+        optimiser.hold(|name| task.held(name));
+        let beside = Beside { parameters: self.parameters, upstream: self.upstream.as_ref() };
+        let start = checkpoint::restore(self.folder, &mut optimiser, task, beside)?.unwrap_or(0);
         let mut log = Log::open(self.folder, start)?;
         let steps = self.config.schedule.steps;
         let (sender, receiver) = sync_channel(3);
@@ -141,7 +153,10 @@ impl<S: Source> Trainer<'_, S> {
                 let waiting = Instant::now();
                 let batches = receiver.recv().map_err(|_| DataError::Empty)??;
                 tally.waited += waiting.elapsed();
-                let losses = self.compute(task, &batches, step, &mut gradients)?;
+                task.begin(step);
+                let shares = self.compute(task, &batches, step, &mut gradients)?;
+                let (losses, statistics): (Vec<_>, Vec<_>) =
+                    shares.into_iter().map(|share| (share.loss, share.statistics)).unzip();
                 // The gradient is averaged over tokens or frames.
                 let divisor: usize = losses.iter().map(|loss| loss.divisor).sum();
                 tally.add(&losses);
@@ -152,6 +167,9 @@ impl<S: Source> Trainer<'_, S> {
                 tally.steps += 1;
                 if norm.is_finite() {
                     tally.gradient_norm += norm;
+                    for batch in &statistics {
+                        self.parameters.follow(batch)?;
+                    }
                     failures = 0;
                 } else {
                     tally.not_finite += 1;
@@ -177,7 +195,7 @@ impl<S: Source> Trainer<'_, S> {
                 // After what the log says of the step, so that a resumed run says it, too.
                 let stop = self.stop.load(Ordering::Relaxed);
                 if step % self.config.save_every == 0 || last || stop {
-                    checkpoint::save(self.folder, &optimiser, task, step)?;
+                    checkpoint::save(self.folder, &optimiser, task, beside, step)?;
                 }
                 if stop && !last {
                     return Ok(Finished::Interrupted { step });
@@ -196,12 +214,7 @@ impl<S: Source> Trainer<'_, S> {
             }
         }
         let trainable = self.parameters.trainable();
-        let count = trainable.iter().map(|(_, var)| var.elem_count()).sum();
-        if let Some(limit) = self.config.max_trainable
-            && count > limit
-        {
-            return Err(TrainError::TooManyTrainable { count, limit });
-        }
+        self.config.check_trainable(trainable.iter().map(|(_, var)| var.elem_count()).sum())?;
         let with_rate = |(name, var): (String, Var)| {
             let rate = task.rate(&name);
             (name, var, rate)
@@ -217,7 +230,7 @@ impl<S: Source> Trainer<'_, S> {
         batches: &[S::Batch],
         step: u64,
         gradients: &mut [Gradients],
-    ) -> Result<Vec<BatchLoss<T::Note>>, TrainError> {
+    ) -> Result<Vec<Share<T::Note>>, TrainError> {
         batches
             .par_iter()
             .zip(gradients)
@@ -235,17 +248,18 @@ impl<S: Source> Trainer<'_, S> {
         batch: &S::Batch,
         (step, number): (u64, u64),
         gradients: &mut Gradients,
-    ) -> Result<BatchLoss<T::Note>, TrainError> {
+    ) -> Result<Share<T::Note>, TrainError> {
         let precision = if self.config.bf16 { Precision::Bf16 } else { Precision::F32 };
         let seed = Random::new(&[self.config.seed, step, number]).next_u64();
-        let loss = task.loss(batch, &Pass::training(precision, seed))?;
+        let pass = Pass::training(precision, seed);
+        let loss = task.loss(batch, &pass)?;
         gradients.backward(&loss.sum)?;
         for (name, var) in self.parameters.trainable() {
             if gradients.get(&var).is_none() && !task.may_lack_gradient(&name) {
                 return Err(TrainError::NoGradient { name });
             }
         }
-        Ok(loss)
+        Ok(Share { loss, statistics: pass.take_statistics() })
     }
 }
 

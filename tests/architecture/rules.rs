@@ -20,17 +20,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     ("config", &["files", "features", "model", "text", "data", "train"]),
     (
         "pretrain",
-        &[
-            "files",
-            "audio",
-            "text",
-            "features",
-            "model",
-            "objective",
-            "data",
-            "train",
-            "config",
-        ],
+        &["files", "audio", "text", "features", "model", "objective", "data", "train", "config"],
     ),
     ("decode", &["text", "features", "model", "config"]),
     ("bench", &["data", "decode", "text", "config", "features", "model", "audio"]),

@@ -7,6 +7,7 @@ mod models;
 mod outputs;
 mod pretraining;
 mod reports;
+mod strategies;
 mod training;
 mod units;
 

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A corpus of tones in two "languages" with a dev list, and the recipe to train on it.
-fn corpus(folder: &Path) {
+pub(crate) fn corpus(folder: &Path) {
     let mut manifest = String::from("path\tlanguage\tduration_s\ttext\n");
     for i in 0..14 {
         let (language, text) = if i % 2 == 0 { ("eng", "a b") } else { ("deu", "b a c") };
@@ -214,18 +214,20 @@ fn a_model_is_given_heads_and_says_where_the_voice_points() {
     let (code, _, err) = run(&mut joint("joint", &more, &[]));
     assert_eq!(code, 0, "{err}");
 
-    // What only teaches is left out; what is frozen is what it was.
+    // What only teaches is left out, but for what can name the language; what is frozen is what
+    // it was.
     let model = folder.path().join("joint/model");
     let config = fs::read_to_string(model.join("config.json")).expect("a configuration");
     let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
     assert!(config["joint"]["geo"].is_object() && config["joint"]["language"].is_object());
-    assert!(config["joint"].get("intermediate_ctc").is_none(), "{config}");
+    assert!(config["joint"]["intermediate_ctc"].is_object(), "{config}");
     let weights = |run: &str| {
         let path = folder.path().join(run).join("model/model.safetensors");
         candle_core::safetensors::load(path, &candle_core::Device::Cpu).expect("weights")
     };
     let (plain, after) = (weights("plain"), weights("joint"));
-    assert!(after.keys().all(|name| !name.starts_with("intermediate_ctc.")));
+    assert!(after.contains_key("intermediate_ctc.proj.weight"));
+    assert!(after.keys().all(|name| !name.starts_with("low_proj.")));
     let values = |tensors: &std::collections::HashMap<String, candle_core::Tensor>, name: &str| {
         let tensor = tensors[name].to_dtype(candle_core::DType::F32).expect("floats");
         tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32")
@@ -249,13 +251,28 @@ fn a_model_is_given_heads_and_says_where_the_voice_points() {
         let latitude = found["location"]["lat"].as_f64().expect("degrees");
         assert!((-90.0..=90.0).contains(&latitude));
     }
+    // Every source of the language can be asked; the embedded model may have the tag alone.
+    for source in ["tag", "aux", "both"] {
+        let (code, _, err) = run(asr()
+            .args(["identify", "--lid-from", source, "-m"])
+            .arg(&model)
+            .arg(folder.path().join("3.wav")));
+        assert_eq!(code, 0, "{source}: {err}");
+    }
+    let (code, _, err) = run(asr()
+        .args(["identify", "--lid-from", "both", "-m"])
+        .arg(folder.path().join("plain/model"))
+        .arg(folder.path().join("3.wav")));
+    assert_eq!(code, 1);
+    assert!(err.contains("by the tag"), "{err}");
     let (code, _, err) = run(asr().args(["identify", "--unknown-threshold", "2", "x.wav"]));
     assert_eq!(code, 2);
     assert!(err.contains("0 to 1"), "{err}");
 
     for (set, want) in [
         ("train.frozen=['nothing.']", "`nothing.`"),
-        ("train.max_trainable=10", "`max_trainable` allows 10"),
+        ("train.max_trainable=1e1", "`max_trainable` allows 10"),
+        ("train.max_trainable=0.5", "a whole number"),
         ("encoder.ffn_dim=48", "another encoder"),
     ] {
         let (code, _, err) = run(&mut joint("refused", &more, &[set]));

@@ -3,7 +3,7 @@
 use asr::model::{
     ConvLayer, ConvNorm, EncoderConfig, Parameters, Sampling, Sequence, UpsamplerOrder, Variant,
 };
-use asr::model::{JointConfig, Recogniser, RecogniserConfig};
+use asr::model::{DownstreamConfig, JointConfig, Recogniser, RecogniserConfig};
 use asr_kernels::reference::uniform;
 use candle_core::{Device, Result, Tensor};
 use proptest::prelude::*;
@@ -106,6 +106,7 @@ pub(crate) fn recogniser_config(config: &EncoderConfig) -> RecogniserConfig {
         vocab_size: VOCAB_SIZE,
         n_languages: 2,
         joint: JointConfig::default(),
+        downstream: DownstreamConfig::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::encoders::{
     VOCAB_SIZE, batch, clip, encoder_config, random_parameters, recogniser_config,
 };
 use asr::config::{ModelConfig, ModelFiles};
-use asr::features::{FeatureNorm, LogMelConfig};
+use asr::features::{EncoderInput, FeatureNorm, LogMelConfig};
 use asr::model::checkpoint::StoredAs;
 use asr::model::{EncoderConfig, Pass, Recogniser};
 use asr::text::Vocabulary;
@@ -17,7 +17,11 @@ fn files(config: &EncoderConfig, seed: u64) -> ModelFiles {
     let features = LogMelConfig { n_mels: 20 + (seed % 60) as usize, ..LogMelConfig::default() };
     let language = "swa".parse().expect("a code");
     ModelFiles {
-        config: ModelConfig::new("any", features, norms[(seed % 3) as usize], config.clone()),
+        config: ModelConfig::new(
+            "any",
+            EncoderInput::LogMel(features, norms[(seed % 3) as usize]),
+            config.clone(),
+        ),
         vocabulary: Vocabulary::build([language], ["ab \u{915}\u{93f}"], 1)
             .expect("four characters"),
         parameters: random_parameters(config, seed).expect("a valid configuration"),

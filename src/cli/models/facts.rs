@@ -1,6 +1,7 @@
 //! What is said of a model besides its tensors.
 
 use crate::config::{AnyModel, Head, ModelInput, WaveformNorm};
+use crate::features::EncoderInput;
 use crate::model::EncoderConfig;
 use crate::text::CtcTokens;
 use serde::Serialize;
@@ -41,7 +42,10 @@ impl ModelFacts {
                 Self::of_encoder(
                     &files.config.encoder,
                     files.parameters.count(),
-                    Some(files.config.features.shift_ms),
+                    match files.config.input() {
+                        EncoderInput::LogMel(features, _) => Some(features.shift_ms),
+                        EncoderInput::Waveform(_) => None,
+                    },
                 )
                 .with_head(
                     "ctc",

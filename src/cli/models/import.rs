@@ -3,7 +3,7 @@
 use crate::cli::Talk;
 use crate::cli::failure::{AnyError, CliError};
 use crate::cli::locate::{Located, card_licence, locate, tell_licence};
-use crate::cli::model::file_sha256;
+use crate::cli::model::{file_sha256, hexadecimal};
 use crate::cli::output::write_stdout;
 use crate::config::{
     AnyModel, LoadOptions, Provenance, SourceFile, SpeechModel, WriteOptions, load_model,
@@ -84,7 +84,7 @@ pub(super) fn provenance(model: &SpeechModel) -> Result<Provenance, AnyError> {
     }
     let files = model.checkpoint().files().iter().map(|path| {
         let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(SourceFile { file, sha256: file_sha256(path)? })
+        Ok(SourceFile { file, sha256: hexadecimal(&file_sha256(path)?) })
     });
     let folder = model.weights().parent().unwrap_or(Path::new(""));
     let licence = card_licence(folder).map(|licence| licence.name().to_owned());

@@ -9,6 +9,7 @@ use crate::model::{
     ClassifierHead, CtcHead, Encoder, EncoderConfig, HeadNames, LayerSum, Parameters,
     PredictionShape, PretrainingHeads, requirements,
 };
+use crate::text::CtcTokens;
 use candle_nn::VarBuilder;
 use std::path::PathBuf;
 
@@ -60,7 +61,7 @@ impl Described {
                     Some(spelling) => Some(read_tokens(&folder, None, spelling)?),
                     None => None,
                 };
-                let outputs = tokens.as_ref().map_or(*vocab_size, |tokens| tokens.len());
+                let outputs = tokens.as_ref().map_or(*vocab_size, CtcTokens::len);
                 check_vocabulary(&parts.weights, outputs)?;
                 Head::Ctc { head: parts.build(|vb| CtcHead::new(dim, outputs, vb))?, tokens }
             }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::{
-    Conditioning, ConvLayer, ConvNorm, EcapaConfig, EncoderConfig, GeoConfig, GeoPoint,
-    IntermediateCtcConfig, JointConfig, LanguageHeadConfig, Parameters, Pass, Projection,
+    Conditioning, ConvLayer, ConvNorm, DownstreamConfig, EcapaConfig, EncoderConfig, GeoConfig,
+    GeoPoint, IntermediateCtcConfig, JointConfig, LanguageHeadConfig, Parameters, Pass, Projection,
     Recogniser, RecogniserConfig, Sampling, Sequence, Tap, Variant, location_vector,
 };
 use crate::objective::Blending;
@@ -36,7 +36,11 @@ fn encoder() -> EncoderConfig {
     }
 }
 
-fn config(projection: Projection, conditioning: Conditioning, ecapa: bool) -> RecogniserConfig {
+pub(super) fn config(
+    projection: Projection,
+    conditioning: Conditioning,
+    ecapa: bool,
+) -> RecogniserConfig {
     let tap = |block, predicts| Tap { block, predicts };
     let taps = match projection {
         Projection::Own => vec![tap(0, Predicts::Language), tap(2, Predicts::LanguagePerWord)],
@@ -62,6 +66,7 @@ fn config(projection: Projection, conditioning: Conditioning, ecapa: bool) -> Re
                 location: true,
             }),
         },
+        downstream: DownstreamConfig::default(),
     }
 }
 
@@ -83,6 +88,7 @@ fn train_config() -> TrainConfig {
         encoder_rate: 1.0,
         frozen: Vec::new(),
         max_trainable: None,
+        unfreeze_after: 0,
         bf16: false,
         log_every: 1,
         validate_every: 1,
@@ -91,7 +97,7 @@ fn train_config() -> TrainConfig {
 }
 
 /// Nothing is left at 0 or 1, so that no bias or scale can be forgotten unnoticed.
-fn random_parameters(config: &RecogniserConfig) -> Parameters {
+pub(super) fn random_parameters(config: &RecogniserConfig) -> Parameters {
     let parameters = Parameters::default();
     Recogniser::for_training(config, &parameters, 1).expect("valid");
     for (i, (name, var)) in parameters.all().into_iter().enumerate() {
@@ -146,7 +152,7 @@ const LONGEST_STEP: f64 = 5e-2;
 
 /// Along the gradient of each parameter for which `wanted` holds, the loss rises as fast as the
 /// gradient is long.
-fn check_differences(config: &RecogniserConfig, wanted: impl Fn(&str) -> bool) -> usize {
+pub(super) fn check_differences(config: &RecogniserConfig, wanted: impl Fn(&str) -> bool) -> usize {
     let train = train_config();
     let parameters = random_parameters(config);
     let gradients = loss(config, &parameters, &train).and_then(|l| l.backward()).expect("a loss");
