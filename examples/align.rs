@@ -3,7 +3,7 @@
 
 use asr::audio::{AudioStream, DecodeOptions};
 use asr::config::embedded_model;
-use asr::decode::{Piece, Script, Stream, StreamOptions, Transcriber};
+use asr::decode::{FrameModel, Piece, Script, Stream, StreamOptions, Transcriber};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given: Vec<String> = std::env::args().skip(1).collect();
@@ -15,11 +15,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = std::fs::read_to_string(text)?;
     let transcriber = Transcriber::new(&embedded_model()?, asr_kernels::Precision::F32)?;
     let vocab = transcriber.vocabulary().len();
-    let script = Script::new(&text, language.parse()?, transcriber.vocabulary());
+    let script = Script::new(&text, language.parse()?, transcriber.reader().tokens());
     let mut aligner = script.aligner(vocab)?;
     let mut listen = |pieces: Vec<Piece>| {
         for piece in pieces {
-            let rows = transcriber.text_log_probs(&piece);
+            let rows = transcriber.reader().text_log_probs(&piece);
             rows.chunks_exact(vocab).for_each(|row| aligner.push(row));
         }
     };
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     listen(stream.finish()?);
     let duration_s = n_samples as f64 / 16_000.0;
-    for word in script.words(&aligner.finish()?, transcriber.frame_times(), duration_s) {
+    for word in script.words(&aligner.finish()?, transcriber.reader().frame_times(), duration_s) {
         println!("{:7.2} {:7.2} s  {:.2}  {}", word.start_s, word.end_s, word.score, word.word);
     }
     Ok(())

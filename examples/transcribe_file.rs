@@ -3,7 +3,7 @@
 
 use asr::audio::{AudioStream, DecodeOptions};
 use asr::config::embedded_model;
-use asr::decode::{Piece, Stream, StreamOptions, Transcriber};
+use asr::decode::{FrameModel, Piece, Stream, StreamOptions, Transcriber};
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

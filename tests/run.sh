@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Every check of the project, from a fresh clone: bash tests/run.sh
 #
-# Installs what is missing of a C and C++ compiler, cmake, BLAS and LAPACK (Debian, as root; the
-# last three for the feature `faiss`) and the formatter and linter of the Rust toolchain; Rust
-# itself must be there. Everything is built in the release profile,
+# Installs what is missing (Debian, as root) of a C and C++ compiler; cmake, BLAS and LAPACK for the
+# feature `faiss`; the headers of ALSA, and a sound server that stands in for a microphone, for the
+# feature `microphone`; and the formatter and linter of the Rust toolchain. Rust itself must be
+# there. Everything is built in the release profile,
 # so that steps share what they build. The first step that fails ends the run. The last line is
 # `N passed, N failed`: the tests that cargo counted; another step that fails counts as one.
 set -uo pipefail
@@ -40,16 +41,25 @@ has_blas() {
 }
 
 compilers() {
-    if has cc && has c++ && has cmake && has_blas; then
+    local packages=()
+    has cc && has c++ || packages+=(build-essential)
+    has cmake && has_blas || packages+=(cmake libopenblas-dev)
+    has pkg-config && pkg-config --exists alsa || packages+=(pkg-config libasound2-dev)
+    has pulseaudio && has paplay || packages+=(pulseaudio pulseaudio-utils libasound2-plugins)
+    if ((${#packages[@]} == 0)); then
         return
     fi
-    local packages=(build-essential cmake libopenblas-dev)
     if ! has apt-get || [ "$(id -u)" != 0 ]; then
-        echo "error: C, C++, cmake, BLAS or LAPACK is missing; as root on Debian: apt-get install ${packages[*]}"
+        echo "error: something is missing; as root on Debian: apt-get install ${packages[*]}"
         return 1
     fi
-    echo "C, C++, cmake, BLAS or LAPACK is missing: installing ${packages[*]} with apt-get"
+    echo "installing ${packages[*]} with apt-get"
     apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
+}
+
+# A microphone that is a sound server's null sink: heard, unplugged and heard again.
+microphone() {
+    cargo test --release --all-features --test cli -- --ignored device::
 }
 
 rust() {
@@ -109,6 +119,13 @@ references() {
     ASR_GOLDEN=$(cd "$ASR_GOLDEN" && pwd) cargo test --release --workspace --all-features --test golden -- --ignored
 }
 
+# The binary of the step before, which has no features, says what it lacks.
+without_microphones() {
+    local said
+    said=$(cargo run --release -- listen 2>&1) && return 1
+    grep -qF 'built without `microphone`; rebuild with `--features microphone`' <<<"$said"
+}
+
 # The first command of README.md, as it stands there, writes text for each clip.
 readme() {
     local command='cargo run --release -- transcribe examples/audio' line clips output lines
@@ -135,8 +152,10 @@ step lints cargo clippy --release --workspace --all-targets --all-features -- -D
 step tests tests
 step "instruction sets" instruction_sets
 step "larger references" references
+step microphone microphone
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --all-features --no-deps --document-private-items
 step benches cargo bench --workspace --all-features --no-run
 step "fuzz targets" cargo check --release --target-dir target --manifest-path tests/fuzz/Cargo.toml
 step "README" readme
+step "without microphones" without_microphones
 finish

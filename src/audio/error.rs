@@ -156,6 +156,20 @@ pub enum AudioError {
         /// Why.
         source: rubato::ResamplerConstructionError,
     },
+    /// No such microphone.
+    #[error("there is no microphone `{name}`")]
+    NoDevice {
+        /// What was asked for.
+        name: String,
+    },
+    /// A microphone that cannot be listened to.
+    #[error("cannot listen to the microphone `{name}`")]
+    Device {
+        /// What was asked for.
+        name: String,
+        /// What the system said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A directory cannot be listed.
     #[error("cannot list directory `{}`", path.display())]
     List {

@@ -1,7 +1,7 @@
 //! Sound in and out: files, pipes and raw samples become one channel of f32 at one rate.
 //!
-//! This is the only layer that knows containers, codecs and resamplers (Symphonia, ropus,
-//! rubato), and it knows nothing of features or models. Everything is built on
+//! This is the only layer that knows containers, codecs, resamplers and devices (Symphonia,
+//! ropus, rubato, cpal), and it knows nothing of features or models. Everything is built on
 //! [`AudioStream`], which decodes block by block in constant memory; [`decode_path`] and
 //! its siblings collect the blocks.
 //!
@@ -16,7 +16,10 @@ mod damage;
 mod error;
 mod files;
 mod input;
+mod live;
 mod matroska;
+#[cfg(feature = "microphone")]
+mod microphone;
 mod mix;
 mod mp4;
 mod ogg;
@@ -24,6 +27,7 @@ mod options;
 mod opus;
 mod pcm;
 mod prepare;
+mod replay;
 mod resample;
 mod stream;
 #[cfg(test)]
@@ -40,11 +44,15 @@ pub use codec::{mu_law_round_trip, opus_round_trip};
 pub use damage::Damage;
 pub use error::AudioError;
 pub use files::{AUDIO_EXTENSIONS, audio_files};
+pub use live::{LiveCounts, LiveInput, LiveReader, LiveState, LiveWriter, live_ring};
+#[cfg(feature = "microphone")]
+pub use microphone::{Microphone, MicrophoneInfo, microphones};
 pub use options::{DecodeOptions, Limits};
 pub use pcm::RawFormat;
+pub use replay::Replay;
 pub use resample::{MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Resampler, resample};
 pub use stream::{AudioStream, panic_is_contained};
-pub use wav::{WavFormat, write_wav};
+pub use wav::{WavFormat, WavRecorder, write_wav};
 
 /// A decoded input.
 #[derive(Clone, Debug)]

@@ -6,7 +6,8 @@ use super::model::ModelArgs;
 use super::output::{ModelEntry, Output, rounded, seconds};
 use crate::audio::{AudioStream, DecodeOptions, Limits};
 use crate::decode::{
-    AlignedCharacter, AlignedWord, Aligner, Piece, Script, Stream, StreamOptions, Transcriber,
+    AlignedCharacter, AlignedWord, Aligner, FrameModel, Piece, Reader, Script, Stream,
+    StreamOptions,
 };
 use crate::text::timed::{TextGridTier, ctm, text_grid, tsv};
 use crate::text::{Language, TimedWord};
@@ -30,8 +31,8 @@ const MAX_PIECES_FOR_LANGUAGE: usize = 20;
 ///   asr align -l swa interview.ogg interview.txt -f ctm
 ///
 /// Lines of the text may be separated by speech that is not in it, and so may its beginning and
-/// end. The model is `default` or a folder made by `asr finetune`. Scores are the model's mean probability of what is aligned, 0 to 1; 0 for what is not
-/// spoken, such as a dash.
+/// end. Any model that writes text will do; one that names no languages needs `-l`. Scores are the
+/// model's mean probability of what is aligned, 0 to 1; 0 for what is not spoken, such as a dash.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct AlignArgs {
@@ -83,7 +84,7 @@ pub(super) fn run(args: &AlignArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let text = read_text(&args.text)?;
     let asked = language.map(|_| args.language.clone());
     let model = args.model.load(asked.as_slice(), talk)?;
-    let aligned = align(model.recogniser()?, args, &text, language)?;
+    let aligned = align(model.frames()?, args, &text, language)?;
     if aligned.n_unknown > 0 {
         talk.warn(format_args!(
             "the model cannot write {} characters of `{}`; they are taken to be any sound",
@@ -124,30 +125,30 @@ struct Running {
 
 impl Running {
     fn new(
-        transcriber: &Transcriber,
+        model: &dyn FrameModel,
         args: &AlignArgs,
         text: &str,
         language: Language,
     ) -> Result<Self, AnyError> {
-        let vocabulary = transcriber.vocabulary();
-        let script = Script::new(text, language, vocabulary);
+        let tokens = model.reader().tokens();
+        let script = Script::new(text, language, tokens);
         if script.n_words() == 0 {
             return Err(CliError::NoWords { path: args.text.clone() }.into());
         }
         let aligner = script
-            .aligner(vocabulary.len())
+            .aligner(tokens.len())
             .map_err(|source| CliError::Align { path: args.text.clone(), source })?;
         Ok(Self { language, script, aligner })
     }
 
-    fn listen(&mut self, transcriber: &Transcriber, piece: &Piece) {
-        let rows = transcriber.text_log_probs(piece);
-        rows.chunks_exact(transcriber.vocabulary().len()).for_each(|row| self.aligner.push(row));
+    fn listen(&mut self, reader: &Reader, piece: &Piece) {
+        let rows = reader.text_log_probs(piece);
+        rows.chunks_exact(reader.tokens().len()).for_each(|row| self.aligner.push(row));
     }
 }
 
 fn align(
-    transcriber: &Transcriber,
+    model: &dyn FrameModel,
     args: &AlignArgs,
     text: &str,
     language: Option<Language>,
@@ -162,22 +163,23 @@ fn align(
     // Every frame counts: what a voice detector would pass over may be in the text.
     let options =
         StreamOptions { detect_voice: false, at_a_time: asr_kernels::threads::available() };
-    let mut stream = Stream::new(transcriber, options);
-    let start = |language| Running::new(transcriber, args, text, language);
+    let reader = model.reader();
+    let mut stream = Stream::new(model, options);
+    let start = |language| Running::new(model, args, text, language);
     let mut running = language.map(start).transpose()?;
     let mut waiting: Vec<Piece> = Vec::new();
     let mut samples = 0_u64;
     let mut take = |pieces: Vec<Piece>| -> Result<(), AnyError> {
         for piece in pieces {
             if let Some(running) = &mut running {
-                running.listen(transcriber, &piece);
+                running.listen(reader, &piece);
                 continue;
             }
-            let heard = transcriber.read_piece(&piece, None);
+            let heard = model.read_piece(&piece, None);
             waiting.push(piece);
             if let Some(spoken) = heard.languages.first() {
                 let mut begun = start(spoken.code)?;
-                waiting.drain(..).for_each(|piece| begun.listen(transcriber, &piece));
+                waiting.drain(..).for_each(|piece| begun.listen(reader, &piece));
                 running = Some(begun);
             } else if waiting.len() > MAX_PIECES_FOR_LANGUAGE {
                 return Err(CliError::NoSpeech { path: args.audio.clone() }.into());
@@ -196,7 +198,7 @@ fn align(
     let spans =
         aligner.finish().map_err(|source| CliError::Align { path: args.text.clone(), source })?;
     let duration_s = samples as f64 / 16_000.0;
-    let words = script.words(&spans, transcriber.frame_times(), duration_s);
+    let words = script.words(&spans, reader.frame_times(), duration_s);
     Ok(Aligned { language, duration_s, words, n_unknown: script.n_unknown() })
 }
 

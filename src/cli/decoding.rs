@@ -3,8 +3,8 @@
 use super::Talk;
 use super::failure::{AnyError, CliError};
 use super::model::LoadedModel;
-use crate::decode::lm::{Hotwords, LanguageModel, LmUnit, LmWeights, NgramModel};
-use crate::decode::{BeamOptions, Decoding, Transcriber};
+use crate::decode::lm::{Alphabet, Hotwords, LanguageModel, LmUnit, LmWeights, NgramModel};
+use crate::decode::{BeamOptions, Decoding};
 use crate::text::Language;
 use clap::{Args, ValueEnum};
 use std::collections::HashMap;
@@ -61,17 +61,15 @@ impl DecodingArgs {
         talk: Talk,
     ) -> Result<(), AnyError> {
         if self.beam.is_some() || self.lm.is_some() || self.hotwords.is_some() {
-            let decoding = self.load(model.recogniser()?, language, talk)?;
-            if let Some(recogniser) = model.transcriber.recogniser_mut() {
-                recogniser.set_decoding(decoding);
-            }
+            let decoding = self.load(model.frames()?.reader().alphabet(), language, talk)?;
+            model.transcriber.set_decoding(decoding);
         }
         Ok(())
     }
 
     fn load(
         &self,
-        transcriber: &Transcriber,
+        alphabet: &Alphabet,
         language: Option<Language>,
         talk: Talk,
     ) -> Result<Decoding, AnyError> {
@@ -83,8 +81,8 @@ impl DecodingArgs {
         let needed = self.lm.is_some() || self.hotwords.is_some();
         decoding.beam = wanted.or(needed.then_some(DEFAULT_BEAM)).map(BeamOptions::new);
         match &self.lm {
-            Some(path) if path.is_dir() => decoding.models = self.folder(path, transcriber)?,
-            Some(path) => decoding.model = Some(Arc::new(self.model(path, transcriber)?)),
+            Some(path) if path.is_dir() => decoding.models = self.folder(path, alphabet)?,
+            Some(path) => decoding.model = Some(Arc::new(self.model(path, alphabet)?)),
             None => {}
         }
         if let Some(path) = &self.hotwords {
@@ -97,7 +95,7 @@ impl DecodingArgs {
             let file = File::open(path).map_err(read)?;
             file.take(MAX_HOTWORD_BYTES).read_to_string(&mut list).map_err(read)?;
             let (hotwords, unusable) =
-                Hotwords::parse(&list, language, self.hotword_weight, transcriber.alphabet())
+                Hotwords::parse(&list, language, self.hotword_weight, alphabet)
                     .map_err(|source| CliError::Hotwords { path: path.clone(), source })?;
             for word in &unusable {
                 talk.warn(format_args!("the model cannot write the hotword `{word}`"));
@@ -107,7 +105,7 @@ impl DecodingArgs {
         Ok(decoding)
     }
 
-    fn model(&self, path: &Path, transcriber: &Transcriber) -> Result<LanguageModel, AnyError> {
+    fn model(&self, path: &Path, alphabet: &Alphabet) -> Result<LanguageModel, AnyError> {
         let file =
             File::open(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
         let ngrams = NgramModel::read(file)
@@ -117,14 +115,14 @@ impl DecodingArgs {
             Unit::Word => Some(LmUnit::Word),
             Unit::Char => Some(LmUnit::Character),
         };
-        Ok(LanguageModel::new(ngrams, unit, transcriber.alphabet()))
+        Ok(LanguageModel::new(ngrams, unit, alphabet))
     }
 
     /// Models named after their languages.
     fn folder(
         &self,
         folder: &Path,
-        transcriber: &Transcriber,
+        alphabet: &Alphabet,
     ) -> Result<HashMap<Language, Arc<LanguageModel>>, AnyError> {
         let read = |source| CliError::Read { path: folder.to_owned(), source };
         let mut models = HashMap::new();
@@ -134,7 +132,7 @@ impl DecodingArgs {
             let stem = name.strip_suffix(".arpa").or_else(|| name.strip_suffix(".arpa.gz"));
             let Some(stem) = stem else { continue };
             let language: Language = stem.parse()?;
-            models.insert(language, Arc::new(self.model(&path, transcriber)?));
+            models.insert(language, Arc::new(self.model(&path, alphabet)?));
         }
         if models.is_empty() {
             return Err(CliError::NoLanguageModels { folder: folder.to_owned() }.into());

@@ -59,6 +59,9 @@ pub(super) enum CliError {
     /// A classifier or bare encoder asked for text.
     #[error("model `{name}` writes no text: it has no output layer with known tokens")]
     NoText { name: String },
+    /// Several adapters where one is needed.
+    #[error("model `{name}` has tokens for each language, and this needs those of one")]
+    OneLanguage { name: String },
     /// A model without languages asked for one.
     #[error("model `{name}` names no languages")]
     NoLanguages { name: String },
@@ -83,11 +86,10 @@ pub(super) enum CliError {
     /// A language model that is none.
     #[error("cannot use the language model `{}`", path.display())]
     LanguageModel { path: PathBuf, source: ArpaError },
-    /// A released checkpoint asked for what needs our own tokens.
-    #[error(
-        "model `{name}` is a released checkpoint: no beam, word times or alignment with it yet"
-    )]
-    NoFrames { name: String },
+    /// A microphone asked of a build without them.
+    #[cfg(not(feature = "microphone"))]
+    #[error("built without `microphone`; rebuild with `--features microphone`")]
+    NoMicrophone,
     /// A folder without language models.
     #[error("no language models such as `swa.arpa.gz` in `{}`", folder.display())]
     NoLanguageModels { folder: PathBuf },
@@ -158,7 +160,12 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             CliError::ModelChanged { .. } => {
                 Some("name the model with `-m` and the layer with `--layer` if that is meant")
             }
+            CliError::OneLanguage { .. } => Some("name one language with `-l LANG`"),
             CliError::NoSpeech { .. } => Some("name the language with `-l LANG`"),
+            #[cfg(not(feature = "microphone"))]
+            CliError::NoMicrophone => {
+                Some("`asr listen --file AUDIO` listens to a file or a pipe as if it was one")
+            }
             CliError::RunExists { .. } => {
                 Some("add `--resume` to go on with it, or `--set output=FOLDER` for another folder")
             }
@@ -167,6 +174,9 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if let Some(error) = error.downcast_ref::<AudioError>() {
         return match error {
+            AudioError::NoDevice { .. } => {
+                Some("`asr listen --list-devices` names those there are")
+            }
             AudioError::UnknownFormat { .. } => Some(
                 "raw samples need `--stdin-format s16le --stdin-rate 16000` and come from standard input",
             ),

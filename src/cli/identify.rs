@@ -37,7 +37,8 @@ pub(super) struct IdentifyArgs {
     /// Score below which the language is `unknown`, 0 to 1 [default: the model's own, else 0]
     #[arg(long, value_name = "P", value_parser = probability)]
     unknown_threshold: Option<f64>,
-    /// List the stretches of the recording in which one language is spoken
+    /// List the stretches of the recording in which one language is spoken, to about a second;
+    /// of models that tell languages apart frame by frame, such as `default`
     #[arg(long)]
     windows: bool,
     /// Form of the results
@@ -65,7 +66,12 @@ pub(super) fn run(args: &IdentifyArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let fitted = model.transcriber.calibration().map(|fitted| fitted.unknown_threshold);
     let threshold = args.unknown_threshold.or(fitted).unwrap_or(0.0);
     let mut writer = Writer { args, several, threshold, entry, all: Vec::new() };
-    let manner = Manner { candidates: candidates.as_deref(), detect_voice: true, batch_size: 1 };
+    let manner = Manner {
+        candidates: candidates.as_deref(),
+        detect_voice: true,
+        by_language: args.windows,
+        batch_size: 1,
+    };
     let code =
         recognise(model.transcriber.as_ref(), &args.input, &list, manner, talk, &mut writer)?;
     if args.format == Format::Json {

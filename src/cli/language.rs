@@ -31,10 +31,6 @@ impl LanguageArgs {
             Source::Aux => LanguageSource::Aux,
             Source::Both => LanguageSource::Both,
         };
-        model.recogniser()?;
-        if let Some(recogniser) = model.transcriber.recogniser_mut() {
-            recogniser.set_language_source(source)?;
-        }
-        Ok(())
+        Ok(model.transcriber.set_language_source(source)?)
     }
 }

@@ -19,6 +19,7 @@ mod frame_args;
 mod identify;
 mod input;
 mod language;
+mod listen;
 mod locate;
 mod manifest;
 mod ml_superb;
@@ -60,6 +61,7 @@ struct Cli {
 enum Command {
     Transcribe(transcribe::TranscribeArgs),
     Identify(identify::IdentifyArgs),
+    Listen(listen::ListenArgs),
     Align(align::AlignArgs),
     Features(features::FeaturesArgs),
     Pretrain(pretrain::PretrainArgs),
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Transcribe(args) => transcribe::run(args, talk),
         Command::Identify(args) => identify::run(args, talk),
+        Command::Listen(args) => listen::run(args, talk),
         Command::Align(args) => align::run(args, talk),
         Command::Features(args) => features::run(args, talk),
         Command::Pretrain(args) => pretrain::run(args, talk),

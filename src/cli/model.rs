@@ -6,7 +6,7 @@ use super::locate::{Located, locate};
 use crate::config::{
     AnyModel, DEFAULT_MODEL, LoadOptions, embedded_model, embedded_weights, load_model,
 };
-use crate::decode::{Extractor, ReleasedTranscriber, Transcribe, Transcriber};
+use crate::decode::{Extractor, FrameModel, ReleasedTranscriber, Transcribe, Transcriber};
 use crate::model::Parameters;
 use asr_kernels::Precision;
 use clap::{Args, ValueEnum};
@@ -198,10 +198,16 @@ fn tell_unused(unused: &[String], talk: Talk) {
 }
 
 impl LoadedModel {
-    /// The recogniser, for what a released checkpoint cannot do.
-    pub(super) fn recogniser(&self) -> Result<&Transcriber, CliError> {
-        let name = || CliError::NoFrames { name: self.name.clone() };
-        self.transcriber.recogniser().ok_or_else(name)
+    /// The model frame by frame, for streams, words and their times.
+    pub(super) fn frames(&self) -> Result<&dyn FrameModel, CliError> {
+        self.transcriber.frames().ok_or_else(|| {
+            let name = self.name.clone();
+            if self.transcriber.writes_text() {
+                CliError::OneLanguage { name }
+            } else {
+                CliError::NoText { name }
+            }
+        })
     }
 
     /// SHA-256 of the weights, in hexadecimal.

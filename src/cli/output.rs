@@ -47,7 +47,7 @@ impl From<&ScoredLanguage> for LanguageEntry {
 
 /// A place, degrees.
 #[derive(Debug, Serialize)]
-struct LocationEntry {
+pub(super) struct LocationEntry {
     lat: f64,
     lon: f64,
 }
@@ -120,6 +120,25 @@ fn segment_entry(
         score: with_text.then(|| rounded(segment.score)),
         words: (detail == Detail::Words).then(|| segment.words.iter().map(Into::into).collect()),
     }
+}
+
+/// Segments with neighbours of one language joined; their score is the mean over time.
+fn stretches(segments: &[(f64, f64, SegmentText)]) -> Vec<SegmentEntry<'_>> {
+    let language = |segment: &SegmentText| segment.languages.first().map(|l| l.code);
+    let joined = segments.chunk_by(|(_, _, a), (_, _, b)| language(a) == language(b));
+    joined
+        .filter_map(|segments| {
+            let (first, last) = (segments.first()?, segments.last()?);
+            let weighed = segments.iter().filter_map(|(start, end, segment)| {
+                Some((end - start) * segment.languages.first()?.score)
+            });
+            let score = weighed.sum::<f64>() / (last.1 - first.0).max(1e-9);
+            let mut entry = segment_entry(first, Detail::Language);
+            entry.end_s = seconds(last.1);
+            entry.language_score = entry.language_score.map(|_| rounded(score));
+            Some(entry)
+        })
+        .collect()
 }
 
 /// A segment of an input that still goes on, as JSON: `"partial": true` tells it from the result.
@@ -229,8 +248,9 @@ pub(super) fn json(
             .collect(),
         location: transcription.location().map(Into::into),
         text: with_text.then(|| transcription.text()),
-        segments: detail.map(|detail| {
-            transcription.segments.iter().map(|s| segment_entry(s, detail)).collect()
+        segments: detail.map(|detail| match detail {
+            Detail::Language => stretches(&transcription.segments),
+            _ => transcription.segments.iter().map(|s| segment_entry(s, detail)).collect(),
         }),
         warnings: &found.warnings,
         model,

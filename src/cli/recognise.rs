@@ -5,7 +5,7 @@ use super::failure::{AnyError, chain, hint};
 use super::input::{Input, InputArgs};
 use crate::audio::{AudioError, AudioStream};
 use crate::decode::{
-    DecodeError, Piece, SegmentText, Stream, StreamOptions, Transcribe, Transcriber, Transcription,
+    DecodeError, FrameModel, Piece, SegmentText, Stream, StreamOptions, Transcribe, Transcription,
     Windows,
 };
 use crate::text::Language;
@@ -68,6 +68,8 @@ pub(super) struct Manner<'a> {
     pub(super) candidates: Option<&'a [Language]>,
     /// Whether to cut where nobody speaks and to pass over stretches in which nobody does.
     pub(super) detect_voice: bool,
+    /// Whether segments end where the language changes.
+    pub(super) by_language: bool,
     /// Inputs of at most 20 s that are decoded as one batch.
     pub(super) batch_size: usize,
 }
@@ -99,14 +101,7 @@ pub(super) fn recognise(
     sink: &mut dyn Sink,
 ) -> Result<ExitCode, AnyError> {
     transcriber.check_languages(manner.candidates)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let signal = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if signal.swap(true, Ordering::Relaxed) {
-            // Asked twice: do not wait for the segment in progress.
-            std::process::exit(130);
-        }
-    })?;
+    let stop = stop_on_ctrl_c()?;
     let progress = progress_bar(list.len(), talk);
     let mut failed = false;
     let mut interrupted = false;
@@ -168,6 +163,18 @@ pub(super) fn recognise(
     }))
 }
 
+/// What Ctrl-C sets. Asked twice it ends the program without waiting for what is in progress.
+pub(super) fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, AnyError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let signal = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if signal.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(stop)
+}
+
 fn tell(error: &InputError) {
     eprintln!("error: {}", chain(error));
     if let InputError::Audio(error) = error
@@ -197,7 +204,7 @@ impl Work<'_> {
     fn all(&self) {
         if self.list.len() == 1 {
             self.send(0, self.one(0));
-        } else if self.manner.batch_size == 1 {
+        } else if self.manner.batch_size == 1 || self.manner.by_language {
             (0..self.list.len()).into_par_iter().for_each(|i| {
                 self.send(i, threads::serial(|| self.one(i)));
             });
@@ -294,8 +301,8 @@ impl Work<'_> {
                 let _ = self.sender.send(Message::Segment(index, segment.clone()));
             }
         };
-        let samples = match self.transcriber.recogniser() {
-            Some(recogniser) => self.in_pieces(recogniser, index, &mut audio, &mut take)?,
+        let samples = match self.transcriber.frames() {
+            Some(model) => self.in_pieces(model, index, &mut audio, &mut take)?,
             None => self.in_windows(&mut audio, &mut take)?,
         };
         Ok(Recognised {
@@ -309,7 +316,7 @@ impl Work<'_> {
     /// Joins windows on their log-probabilities; returns the number of samples.
     fn in_pieces(
         &self,
-        recogniser: &Transcriber,
+        model: &dyn FrameModel,
         index: usize,
         audio: &mut AudioStream,
         take: &mut dyn FnMut(f64, f64, SegmentText),
@@ -320,10 +327,13 @@ impl Work<'_> {
             detect_voice: self.manner.detect_voice,
             at_a_time: if side_by_side { threads::available() } else { 1 },
         };
-        let mut stream = Stream::new(recogniser, options);
+        let mut stream = Stream::new(model, options);
+        if self.manner.by_language {
+            stream = stream.by_language(self.manner.candidates);
+        }
         let mut read = |pieces: Vec<Piece>| {
             for piece in pieces {
-                let text = recogniser.read_piece(&piece, self.manner.candidates);
+                let text = model.read_piece(&piece, self.manner.candidates);
                 take(piece.start_s, piece.end_s, text);
             }
         };
@@ -360,12 +370,17 @@ impl Work<'_> {
             for window in ready {
                 let to = window.cut.unwrap_or(samples);
                 let core = (from - window.start) as usize..(to - window.start) as usize;
-                let text = if window.voiced {
+                let mut text = if window.voiced {
                     let clip = [&window.samples[core]];
                     self.transcriber.transcribe(&clip, self.manner.candidates)?.swap_remove(0)
                 } else {
                     SegmentText::default()
                 };
+                let from_s = from as f64 / 16_000.0;
+                for word in &mut text.words {
+                    word.start_s += from_s;
+                    word.end_s += from_s;
+                }
                 take(from as f64 / 16_000.0, to as f64 / 16_000.0, text);
                 from = to;
             }

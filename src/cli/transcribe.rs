@@ -22,6 +22,7 @@ use std::process::ExitCode;
 ///   asr transcribe recordings/ --recursive -f jsonl -o talks.jsonl --resume
 ///   asr transcribe recordings/ --recursive -f srt -o subtitles/     a file per recording
 ///   asr transcribe -l swa,eng interview.ogg          only these two languages
+///   asr transcribe -l swa,eng interview.ogg --language-changes -f json
 ///   asr transcribe call.wav --lm swa.arpa.gz --hotwords names.txt
 ///   arecord -f S16_LE -r 16000 | asr transcribe -    from a pipe
 ///
@@ -38,6 +39,10 @@ pub(super) struct TranscribeArgs {
     /// adapter for each language, those tried, and the surest is taken
     #[arg(short, long, value_name = "auto|LANG,...", default_value = "auto")]
     language: String,
+    /// Begin a segment where the language changes, so that each has its own; takes about three
+    /// times as long, and needs a model that names languages and writes text, such as `default`
+    #[arg(long)]
+    language_changes: bool,
     #[command(flatten)]
     layout: LayoutArgs,
     #[command(flatten)]
@@ -112,11 +117,6 @@ impl Form {
         }
     }
 
-    /// Whether it is made of words with times.
-    fn needs_words(self) -> bool {
-        self.holds_one() || self == Self::Ctm
-    }
-
     /// Whether a file in this form holds one recording only.
     fn holds_one(self) -> bool {
         matches!(self, Self::Srt | Self::Vtt | Self::Tsv)
@@ -135,6 +135,14 @@ pub(super) fn languages(list: &str) -> Result<Option<Vec<Language>>, AnyError> {
         return Ok(None);
     }
     Ok(Some(list.split(',').map(|code| code.trim().parse()).collect::<Result<_, _>>()?))
+}
+
+/// The languages of such a list as they were typed; none for `auto`.
+pub(super) fn names(list: &str) -> Vec<String> {
+    match list {
+        "auto" => Vec::new(),
+        list => list.split(',').map(|language| language.trim().to_owned()).collect(),
+    }
 }
 
 pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyError> {
@@ -162,17 +170,10 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
             _ => return Err(CliError::NothingToResume.into()),
         }
     }
-    let asked: Vec<String> = match args.language.as_str() {
-        "auto" => Vec::new(),
-        list => list.split(',').map(|language| language.trim().to_owned()).collect(),
-    };
-    let mut model = args.model.load(&asked, talk)?;
+    let mut model = args.model.load(&names(&args.language), talk)?;
     talk.note(format_args!("model `{}`", model.name));
     if !model.transcriber.writes_text() {
         return Err(CliError::NoText { name: model.name }.into());
-    }
-    if layout.word_timestamps || layout.format.needs_words() {
-        model.recogniser()?;
     }
     let entry = match layout.format {
         Form::Json | Form::Jsonl => Some(ModelEntry::new(&model)?),
@@ -195,6 +196,7 @@ pub(super) fn run(args: &TranscribeArgs, talk: Talk) -> Result<ExitCode, AnyErro
     let manner = Manner {
         candidates: candidates.as_deref(),
         detect_voice: args.vad == Switch::On,
+        by_language: args.language_changes,
         batch_size: args.batch_size.into(),
     };
     let code =

@@ -1,6 +1,6 @@
 //! When each character of a short clip's text is said.
 
-use super::decoding::tags_to_blank;
+use super::reader::FrameModel;
 use super::script::{AlignedCharacter, Script};
 use super::transcriber::{DecodeError, Transcriber};
 use crate::text::Language;
@@ -20,18 +20,19 @@ impl Transcriber {
         text: &str,
         language: Language,
     ) -> Result<Vec<AlignedCharacter>, DecodeError> {
-        let vocabulary = self.vocabulary();
-        let script = Script::new(text, language, vocabulary);
-        let Ok(mut aligner) = script.aligner(vocabulary.len()) else { return Ok(Vec::new()) };
+        let reader = self.reader();
+        let tokens = reader.tokens();
+        let script = Script::new(text, language, tokens);
+        let Ok(mut aligner) = script.aligner(tokens.len()) else { return Ok(Vec::new()) };
         for heard in self.hear(&[clip])? {
             let mut rows = heard.log_probs;
-            for row in rows.chunks_exact_mut(vocabulary.len()) {
-                tags_to_blank(row, vocabulary);
+            for row in rows.chunks_exact_mut(tokens.len()) {
+                tokens.tags_to_blank(row);
                 aligner.push(row);
             }
         }
         let Ok(spans) = aligner.finish() else { return Ok(Vec::new()) };
-        let words = script.words(&spans, self.frame_times(), clip.len() as f64 / 16_000.0);
+        let words = script.words(&spans, reader.frame_times(), clip.len() as f64 / 16_000.0);
         Ok(words.into_iter().flat_map(|word| word.characters).collect())
     }
 }

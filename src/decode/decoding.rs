@@ -4,7 +4,8 @@ use super::align::align;
 use super::beam::{BeamOptions, beam_search};
 use super::greedy::{Token, best_path};
 use super::lm::{Alphabet, Fusion, Hotwords, LanguageModel, LmWeights};
-use crate::text::{Language, Vocabulary};
+use super::tokens::Tokens;
+use crate::text::Language;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,21 +46,21 @@ impl Decoding {
         &self,
         log_probs: &[f32],
         core: &Range<usize>,
-        vocabulary: &Vocabulary,
+        tokens: &Tokens,
         alphabet: &Arc<Alphabet>,
         language: Option<Language>,
     ) -> Vec<Token> {
-        let vocab = vocabulary.len();
+        let vocab = tokens.len();
         let Some(options) = &self.beam else {
             // A character that began before the core is part of the piece before.
             return best_path(log_probs, vocab, |_| true)
                 .into_iter()
-                .filter(|token| !vocabulary.is_language(token.id) && core.contains(&token.start))
+                .filter(|token| !tokens.tags().contains(&token.id) && core.contains(&token.start))
                 .collect();
         };
         let mut rows = log_probs[core.start * vocab..core.end * vocab].to_vec();
         for row in rows.chunks_exact_mut(vocab) {
-            tags_to_blank(row, vocabulary);
+            tokens.tags_to_blank(row);
         }
         let fusion = self.fusion(alphabet, language);
         let found = beam_search(&rows, &fusion, options);
@@ -75,14 +76,5 @@ impl Decoding {
                 log_prob: span.log_prob as f32,
             })
             .collect()
-    }
-}
-
-/// Adds the probability of the language tags to that of the blank: a tag is no text.
-pub(super) fn tags_to_blank(row: &mut [f32], vocabulary: &Vocabulary) {
-    let blank: f32 = row[..=vocabulary.languages().len()].iter().map(|x| x.exp()).sum();
-    row[0] = blank.ln();
-    for id in vocabulary.language_ids() {
-        row[id as usize] = f32::NEG_INFINITY;
     }
 }

@@ -1,11 +1,18 @@
 //! Text and languages of released checkpoints.
 
+use super::decoding::Decoding;
 use super::greedy::log_softmax;
-use super::transcriber::{DecodeError, ScoredLanguage, SegmentText, Transcriber, check_candidates};
+use super::language::LanguageSource;
+use super::reader::{FrameModel, Reader};
+use super::times::FrameTimes;
+use super::tokens::Tokens;
+use super::transcriber::{
+    DecodeError, Heard, ScoredLanguage, SegmentText, Transcriber, check_candidates,
+};
 use crate::config::{Calibration, Head, LanguageUnit, SpeechModel, Wanted};
-use crate::text::{CtcTokens, Language};
+use crate::text::Language;
 use asr_kernels::Precision;
-use candle_core::Tensor;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What turns clips into text, languages or both.
@@ -38,15 +45,22 @@ pub trait Transcribe: Send + Sync {
         None
     }
 
-    /// The recogniser, where it is one of ours: with log-probabilities frame by frame, and so
-    /// with times of words, seamless pieces and alignments.
-    fn recogniser(&self) -> Option<&Transcriber> {
+    /// The model frame by frame, where it is a CTC model with known tokens and one set of them:
+    /// for streams and alignments.
+    fn frames(&self) -> Option<&dyn FrameModel> {
         None
     }
 
-    /// The recogniser to be changed.
-    fn recogniser_mut(&mut self) -> Option<&mut Transcriber> {
-        None
+    /// Searches for text in another way than by the best path; says nothing to a model that
+    /// writes none.
+    fn set_decoding(&mut self, decoding: Decoding);
+
+    /// Takes the language from elsewhere.
+    ///
+    /// # Errors
+    /// [`DecodeError::NoAuxiliary`] if the model has no choice of sources.
+    fn set_language_source(&mut self, source: LanguageSource) -> Result<(), DecodeError> {
+        if source == LanguageSource::Auto { Ok(()) } else { Err(DecodeError::NoAuxiliary) }
     }
 }
 
@@ -75,25 +89,39 @@ impl Transcribe for Transcriber {
         self.calibration()
     }
 
-    fn recogniser(&self) -> Option<&Transcriber> {
+    fn frames(&self) -> Option<&dyn FrameModel> {
         Some(self)
     }
 
-    fn recogniser_mut(&mut self) -> Option<&mut Transcriber> {
-        Some(self)
+    fn set_decoding(&mut self, decoding: Decoding) {
+        self.set_decoding(decoding);
+    }
+
+    fn set_language_source(&mut self, source: LanguageSource) -> Result<(), DecodeError> {
+        Self::set_language_source(self, source)
     }
 }
 
-/// A released checkpoint ready to decode: greedily where it is a CTC model, by the classes'
-/// probabilities where it is a classifier of languages.
+/// A released checkpoint ready to decode: frame by frame where it is a CTC model, by the
+/// classes' probabilities where it is a classifier of languages.
 ///
 /// A model with an adapter for each language writes in one language if it is told which; of
 /// several that may be spoken, it takes for each clip the one whose output is surest.
 #[derive(Debug)]
 pub struct ReleasedTranscriber {
-    model: SpeechModel,
-    /// Adapters and tokens in use, of a model that has them for each language.
-    units: Vec<Arc<LanguageUnit>>,
+    model: Arc<SpeechModel>,
+    /// The model with known tokens: once, or for each of the languages asked for.
+    ctc: Vec<ReleasedCtc>,
+    precision: Precision,
+}
+
+/// A checkpoint that writes text frame by frame.
+#[derive(Debug)]
+struct ReleasedCtc {
+    model: Arc<SpeechModel>,
+    /// Adapter and tokens in use, of a model that has them for each language.
+    unit: Option<Arc<LanguageUnit>>,
+    reader: Reader,
     precision: Precision,
 }
 
@@ -109,14 +137,31 @@ impl ReleasedTranscriber {
         languages: &[&str],
         precision: Precision,
     ) -> Result<Self, DecodeError> {
-        let units = match model.head() {
+        let units: Vec<Arc<LanguageUnit>> = match model.head() {
             Head::Languages(units) if languages.is_empty() => vec![Arc::clone(units.own())],
             Head::Languages(units) => {
                 languages.iter().map(|language| units.get(language)).collect::<Result<_, _>>()?
             }
             _ => Vec::new(),
         };
-        Ok(Self { model, units, precision })
+        let model = Arc::new(model);
+        let ctc = |unit: Option<Arc<LanguageUnit>>, tokens: Tokens| ReleasedCtc {
+            model: Arc::clone(&model),
+            reader: Reader::new(tokens, times(&model)),
+            unit,
+            precision,
+        };
+        let ctc = match model.head() {
+            Head::Ctc { tokens: Some(tokens), .. } => vec![ctc(None, tokens.into())],
+            _ => {
+                let of_unit = |unit: Arc<LanguageUnit>| {
+                    let tokens = (&unit.tokens).into();
+                    ctc(Some(unit), tokens)
+                };
+                units.into_iter().map(of_unit).collect()
+            }
+        };
+        Ok(Self { model, ctc, precision })
     }
 
     /// The checkpoint.
@@ -127,85 +172,130 @@ impl ReleasedTranscriber {
 
     /// The languages whose adapters are in use, by their names in the model.
     pub fn languages(&self) -> impl Iterator<Item = &str> {
-        self.units.iter().map(|unit| unit.language.as_str())
+        self.ctc.iter().filter_map(ReleasedCtc::language)
     }
 
-    /// What a clip's logits say, one tensor for each adapter in use.
-    fn read(
-        &self,
-        logits: &[Tensor],
-        candidates: Option<&[Language]>,
-    ) -> Result<SegmentText, DecodeError> {
-        let values = |logits: &Tensor| logits.flatten_all()?.to_vec1::<f32>();
-        match (self.model.head(), logits) {
-            (Head::Classifier { labels, .. }, [logits, ..]) => {
-                let mut log_probs = values(logits)?;
-                log_softmax(&mut log_probs, labels.len());
-                let languages = ranked(labels, &log_probs, candidates);
-                Ok(SegmentText { languages, ..SegmentText::default() })
-            }
-            (Head::Ctc { tokens: Some(tokens), .. }, [logits, ..]) => {
-                let Greedy { text, score, .. } = greedy(tokens, values(logits)?);
-                Ok(SegmentText { text, score, ..SegmentText::default() })
-            }
-            (Head::Languages(_), logits) => {
-                let heard = self.units.iter().zip(logits).map(|(unit, logits)| {
-                    let code = unit.language.parse::<Language>().ok();
-                    Ok((code, greedy(&unit.tokens, values(logits)?)))
-                });
-                Ok(surest(heard.collect::<Result<_, DecodeError>>()?))
-            }
-            _ => Ok(SegmentText::default()),
-        }
+    fn classify(&self, mut logits: Vec<f32>, candidates: Option<&[Language]>) -> SegmentText {
+        let Head::Classifier { labels, .. } = self.model.head() else {
+            return SegmentText::default();
+        };
+        log_softmax(&mut logits, labels.len());
+        let languages = ranked(labels, &logits, candidates);
+        SegmentText { languages, ..SegmentText::default() }
     }
 }
 
-/// The likeliest tokens of a clip.
-struct Greedy {
-    text: String,
-    /// Mean probability of the tokens that are not blank, 0 without text.
-    score: f64,
-    /// Probability of the best path, the geometric mean over its frames.
+impl ReleasedCtc {
+    fn language(&self) -> Option<&str> {
+        self.unit.as_ref().map(|unit| unit.language.as_str())
+    }
+
+    /// Each clip as this language has it: its code, probability of the best path (the geometric
+    /// mean over its frames) and text.
+    fn attempts(&self, clips: &[&[f32]]) -> Result<Vec<Attempt>, DecodeError> {
+        let code = self.language().and_then(|name| name.parse().ok());
+        let vocab = self.reader.tokens().len();
+        let attempt = |(heard, clip): (Heard, &&[f32])| {
+            let rows = heard.log_probs.chunks_exact(vocab);
+            let frames = rows.len();
+            let highest = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let path: f64 = rows.map(|row| f64::from(highest(row))).sum();
+            let text = self.read(&heard, 0..frames, 0, clip.len() as f64 / 16_000.0, None);
+            Attempt { code, sureness: (path / frames.max(1) as f64).exp(), text }
+        };
+        Ok(self.hear(clips)?.into_iter().zip(clips).map(attempt).collect())
+    }
+}
+
+/// A clip as one language has it.
+struct Attempt {
+    code: Option<Language>,
     sureness: f64,
-}
-
-fn greedy(tokens: &CtcTokens, mut logits: Vec<f32>) -> Greedy {
-    log_softmax(&mut logits, tokens.len());
-    let mut best = Vec::new();
-    let (mut heard_total, mut heard, mut path) = (0.0, 0_usize, 0.0);
-    for row in logits.chunks_exact(tokens.len()) {
-        let first = (0, f32::NEG_INFINITY);
-        let (id, score) = row
-            .iter()
-            .enumerate()
-            .fold(first, |best, (id, &score)| if score > best.1 { (id, score) } else { best });
-        path += f64::from(score);
-        if id as u32 != tokens.blank() {
-            heard_total += f64::from(score).exp();
-            heard += 1;
-        }
-        best.push(id as u32);
-    }
-    let text = tokens.decode(&best);
-    let score = if text.is_empty() { 0.0 } else { heard_total / heard as f64 };
-    Greedy { text, score, sureness: (path / best.len().max(1) as f64).exp() }
+    text: SegmentText,
 }
 
 /// What the adapter says whose best path is the most probable; the languages are ranked by that,
 /// which is a comparison, no measured probability. Nobody speaks where it says nothing.
-fn surest(mut heard: Vec<(Option<Language>, Greedy)>) -> SegmentText {
-    heard.sort_by(|(_, a), (_, b)| b.sureness.total_cmp(&a.sureness));
-    let total: f64 = heard.iter().map(|(_, greedy)| greedy.sureness).sum();
-    let scored = |(code, greedy): &(Option<Language>, Greedy)| {
-        let score = if total > 0.0 { greedy.sureness / total } else { 0.0 };
-        Some(ScoredLanguage { code: (*code)?, score })
+fn surest(mut heard: Vec<Attempt>) -> SegmentText {
+    heard.sort_by(|a, b| b.sureness.total_cmp(&a.sureness));
+    let total: f64 = heard.iter().map(|attempt| attempt.sureness).sum();
+    let scored = |attempt: &Attempt| {
+        let score = if total > 0.0 { attempt.sureness / total } else { 0.0 };
+        Some(ScoredLanguage { code: attempt.code?, score })
     };
     let languages = heard.iter().filter_map(scored).collect();
     match heard.into_iter().next() {
-        Some((_, Greedy { text, score, .. })) if !text.is_empty() => {
-            SegmentText { text, score, languages, ..SegmentText::default() }
-        }
+        Some(Attempt { text, .. }) if !text.text.is_empty() => SegmentText { languages, ..text },
         _ => SegmentText::default(),
+    }
+}
+
+/// Logits of each clip as the model computes them; none of a bare encoder.
+fn logits(
+    model: &SpeechModel,
+    clips: &[&[f32]],
+    language: Option<&str>,
+    precision: Precision,
+) -> Result<Vec<Vec<f32>>, DecodeError> {
+    if clips.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = Wanted { precision, hidden_states: false, parity: false };
+    let outputs = model.run(clips, &vec![language; clips.len()], wanted)?;
+    let logits = outputs.logits.unwrap_or_default();
+    logits.iter().map(|logits| Ok(logits.flatten_all()?.to_vec1()?)).collect()
+}
+
+/// When the frames of a model are whose output has the frame rate of its convolutions.
+fn times(model: &SpeechModel) -> FrameTimes {
+    let encoder = model.encoder().config();
+    FrameTimes {
+        first_s: encoder.receptive_field() as f64 / 2.0 / 16_000.0,
+        step_s: encoder.input_stride() as f64 / 16_000.0,
+    }
+}
+
+impl FrameModel for ReleasedCtc {
+    fn hear(&self, clips: &[&[f32]]) -> Result<Vec<Heard>, DecodeError> {
+        let tokens = self.reader.tokens();
+        let heard = |mut log_probs: Vec<f32>| {
+            tokens.blank_first(&mut log_probs);
+            log_softmax(&mut log_probs, tokens.len());
+            Heard { log_probs, ..Heard::default() }
+        };
+        let logits = logits(&self.model, clips, self.language(), self.precision)?;
+        Ok(logits.into_iter().map(heard).collect())
+    }
+
+    fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    fn languages(&self, _heard: &Heard, _candidates: Option<&[Language]>) -> Vec<ScoredLanguage> {
+        Vec::new()
+    }
+
+    fn read(
+        &self,
+        heard: &Heard,
+        core: Range<usize>,
+        first_frame: u64,
+        end_s: f64,
+        _candidates: Option<&[Language]>,
+    ) -> SegmentText {
+        let language = self.language().and_then(|name| name.parse().ok());
+        let found = self.reader.text(&heard.log_probs, &core, first_frame, end_s, language);
+        SegmentText {
+            languages: language
+                .filter(|_| !found.text.is_empty())
+                .map(|code| ScoredLanguage { code, score: 1.0 })
+                .into_iter()
+                .collect(),
+            text: found.text,
+            score: found.score,
+            words: found.words,
+            location: None,
+        }
     }
 }
 
@@ -215,21 +305,22 @@ impl Transcribe for ReleasedTranscriber {
         clips: &[&[f32]],
         candidates: Option<&[Language]>,
     ) -> Result<Vec<SegmentText>, DecodeError> {
-        if clips.is_empty() {
-            return Ok(Vec::new());
+        match self.ctc.as_slice() {
+            [] => {
+                let logits = logits(&self.model, clips, None, self.precision)?;
+                Ok(logits.into_iter().map(|row| self.classify(row, candidates)).collect())
+            }
+            [ctc] => ctc.read_clips(clips, candidates),
+            several => {
+                let mut heard: Vec<Vec<Attempt>> = clips.iter().map(|_| Vec::new()).collect();
+                for ctc in several {
+                    for (clip, attempt) in heard.iter_mut().zip(ctc.attempts(clips)?) {
+                        clip.push(attempt);
+                    }
+                }
+                Ok(heard.into_iter().map(surest).collect())
+            }
         }
-        let wanted = Wanted { precision: self.precision, hidden_states: false, parity: false };
-        // Each clip once for each language, all in one batch.
-        let languages: Vec<Option<&str>> = match self.units.len() {
-            0 => vec![None],
-            _ => self.languages().map(Some).collect(),
-        };
-        let each = languages.len();
-        let repeated: Vec<&[f32]> =
-            clips.iter().flat_map(|clip| std::iter::repeat_n(*clip, each)).collect();
-        let outputs = self.model.run(&repeated, &languages.repeat(clips.len()), wanted)?;
-        let logits = outputs.logits.unwrap_or_default();
-        logits.chunks(each).map(|logits| self.read(logits, candidates)).collect()
     }
 
     fn check_languages(&self, candidates: Option<&[Language]>) -> Result<(), DecodeError> {
@@ -244,15 +335,24 @@ impl Transcribe for ReleasedTranscriber {
     }
 
     fn writes_text(&self) -> bool {
-        match self.model.head() {
-            Head::Ctc { tokens, .. } => tokens.is_some(),
-            Head::Languages(_) => true,
-            Head::None | Head::Classifier { .. } => false,
-        }
+        !self.ctc.is_empty()
     }
 
     fn names_languages(&self) -> bool {
         matches!(self.model.head(), Head::Classifier { .. })
+    }
+
+    fn frames(&self) -> Option<&dyn FrameModel> {
+        match self.ctc.as_slice() {
+            [ctc] => Some(ctc),
+            _ => None,
+        }
+    }
+
+    fn set_decoding(&mut self, decoding: Decoding) {
+        for ctc in &mut self.ctc {
+            ctc.reader.set_decoding(decoding.clone());
+        }
     }
 }
 
@@ -287,8 +387,8 @@ mod tests {
     #[test]
     fn the_surest_language_is_taken_and_silence_is_none() {
         let heard = |code: &str, text: &str, sureness| {
-            let code = Some(code.parse().expect("a code"));
-            (code, Greedy { text: text.to_owned(), score: 0.7, sureness })
+            let text = SegmentText { text: text.to_owned(), score: 0.7, ..SegmentText::default() };
+            Attempt { code: Some(code.parse().expect("a code")), sureness, text }
         };
         let best = surest(vec![heard("eng", "a", 0.3), heard("fra", "b", 0.5)]);
         assert_eq!((best.text.as_str(), best.score), ("b", 0.7));

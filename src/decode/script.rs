@@ -2,7 +2,8 @@
 
 use super::align::{AlignError, Aligner, Span, Target, Unit};
 use super::times::FrameTimes;
-use crate::text::{Language, Vocabulary, is_unspaced, normalise, spelling};
+use super::tokens::Tokens;
+use crate::text::{Language, is_unspaced, normalise, spelling};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -62,9 +63,9 @@ pub struct Script {
 impl Script {
     /// Reads a text in `language`.
     #[must_use]
-    pub fn new(text: &str, language: Language, vocabulary: &Vocabulary) -> Self {
+    pub fn new(text: &str, language: Language, tokens: &Tokens) -> Self {
         let mut script = Self { words: Vec::new(), targets: Vec::new(), n_unknown: 0 };
-        let space = vocabulary.id_of_character(' ');
+        let space = tokens.id_of_character(' ');
         for (line, written) in text.lines().enumerate() {
             let mut first_of_line = true;
             for word in written.split_whitespace() {
@@ -86,7 +87,7 @@ impl Script {
                     let characters = characters
                         .into_iter()
                         .map(|character| {
-                            let n = script.listen_for(&character, vocabulary, first_of_line);
+                            let n = script.listen_for(&character, tokens, first_of_line);
                             first_of_line = false;
                             (character, n)
                         })
@@ -98,10 +99,10 @@ impl Script {
         script
     }
 
-    fn listen_for(&mut self, character: &str, vocabulary: &Vocabulary, gap: bool) -> usize {
+    fn listen_for(&mut self, character: &str, tokens: &Tokens, gap: bool) -> usize {
         let before = self.targets.len();
         for c in spelling(character) {
-            let unit = match vocabulary.id_of_character(c) {
+            let unit = match tokens.id_of_character(c) {
                 Some(id) => Unit::Token(id),
                 None => {
                     self.n_unknown += 1;
@@ -225,15 +226,17 @@ fn clusters(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Vocabulary;
 
-    fn vocabulary() -> Vocabulary {
-        Vocabulary::build(["eng".parse().expect("a code")], ["abcdefg 3 東京 한"], 1)
-            .expect("few characters")
+    fn tokens() -> Tokens {
+        let language = "eng".parse().expect("a code");
+        let vocabulary = Vocabulary::build([language], ["abcdefg 3 東京 한"], 1);
+        Tokens::from(&vocabulary.expect("few characters"))
     }
 
     fn aligned(text: &str, language: &str) -> Vec<AlignedWord> {
-        let vocabulary = vocabulary();
-        let script = Script::new(text, language.parse().expect("a code"), &vocabulary);
+        let tokens = tokens();
+        let script = Script::new(text, language.parse().expect("a code"), &tokens);
         let spans: Vec<Span> = (0..script.targets.len() as u64)
             .map(|i| Span { start: 2 * i, end: 2 * i + 1, score: 0.5, log_prob: 0.5_f64.ln() })
             .collect();
@@ -265,9 +268,9 @@ mod tests {
 
     #[test]
     fn gaps_are_between_lines_and_spaces_between_words() {
-        let vocabulary = vocabulary();
-        let script = Script::new("a b\n\n¡c!", "eng".parse().expect("a code"), &vocabulary);
-        let id = |c| Unit::Token(vocabulary.id_of_character(c).expect("known"));
+        let tokens = tokens();
+        let script = Script::new("a b\n\n¡c!", "eng".parse().expect("a code"), &tokens);
+        let id = |c| Unit::Token(tokens.id_of_character(c).expect("known"));
         let target = |c, gap_before| Target { unit: id(c), gap_before };
         assert_eq!(
             script.targets,

@@ -1,9 +1,9 @@
 //! When a frame is, and which tokens make a word.
 
 use super::greedy::Token;
-use crate::text::{TimedWord, Vocabulary, is_unspaced};
+use super::tokens::Tokens;
+use crate::text::TimedWord;
 use std::ops::Range;
-use unicode_normalization::char::is_combining_mark;
 
 /// When the frames of a model are: frame `i` is centred `first_s + i * step_s` after the
 /// beginning of its input.
@@ -31,49 +31,27 @@ impl FrameTimes {
 /// word is the mean over its tokens of the mean probability of each over its frames.
 pub(super) fn words(
     tokens: &[Token],
-    vocabulary: &Vocabulary,
+    known: &Tokens,
     times: FrameTimes,
     offset_frames: u64,
 ) -> Vec<TimedWord> {
-    let mut words = Vec::new();
-    let mut start = 0;
-    let letter = |token: &Token| vocabulary.character_of(token.id).unwrap_or(' ');
-    for (i, token) in tokens.iter().enumerate() {
-        let c = letter(token);
-        let before = i.checked_sub(1).map_or(' ', |i| letter(&tokens[i]));
-        let joins = c != ' '
-            && before != ' '
-            && (is_combining_mark(c) || !(is_unspaced(c) || is_unspaced(before)));
-        if !joins {
-            close(&tokens[start..i], vocabulary, times, offset_frames, &mut words);
-            start = i;
-        }
-    }
-    close(&tokens[start..], vocabulary, times, offset_frames, &mut words);
-    words
-}
-
-fn close(
-    tokens: &[Token],
-    vocabulary: &Vocabulary,
-    times: FrameTimes,
-    offset_frames: u64,
-    words: &mut Vec<TimedWord>,
-) {
-    let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
-    let word = vocabulary.decode(&ids).trim().to_owned();
-    let (Some(first), Some(last), false) = (tokens.first(), tokens.last(), word.is_empty()) else {
-        return;
+    let word = |tokens: &[Token]| {
+        let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+        let word = known.decode(&ids).trim().to_owned();
+        let (first, last) = (tokens.first()?, tokens.last()?);
+        let frames = offset_frames + first.start as u64..offset_frames + last.end as u64;
+        let (start_s, end_s) = times.span_s(frames);
+        let total: f64 = tokens.iter().map(|token| f64::from(token.log_prob).exp()).sum();
+        let score = total / tokens.len() as f64;
+        (!word.is_empty()).then_some(TimedWord { word, start_s, end_s, score })
     };
-    let frames = offset_frames + first.start as u64..offset_frames + last.end as u64;
-    let (start_s, end_s) = times.span_s(frames);
-    let total: f64 = tokens.iter().map(|token| f64::from(token.log_prob).exp()).sum();
-    words.push(TimedWord { word, start_s, end_s, score: total / tokens.len() as f64 });
+    tokens.chunk_by(|a, b| known.joins(a.id, b.id)).filter_map(word).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Vocabulary;
 
     #[test]
     fn words_of_several_scripts_by_hand() {
@@ -86,7 +64,7 @@ mod tests {
             .map(|(i, &id)| Token { id, start: 2 * i, end: 2 * i + 1, log_prob: 0.5_f32.ln() })
             .collect();
         let times = FrameTimes { first_s: 0.1, step_s: 0.04 };
-        let found = words(&tokens, &vocabulary, times, 10);
+        let found = words(&tokens, &Tokens::from(&vocabulary), times, 10);
         let texts: Vec<&str> = found.iter().map(|word| word.word.as_str()).collect();
         assert_eq!(texts, ["ab", "3", "東", "京", "ก", "ำ", "한"]);
         assert!((found[0].start_s - (0.1 + 9.5 * 0.04)).abs() < 1e-9);

@@ -1,14 +1,14 @@
 //! Samples to text with a recogniser.
 
-use super::decoding::{Decoding, tags_to_blank};
+use super::decoding::Decoding;
 use super::greedy::log_softmax;
 use super::language::{
     LanguageScores, LanguageSource, calibrated, first_tokens, fused, ranked, score_classes,
     score_languages,
 };
-use super::lm::Alphabet;
-use super::stream::Piece;
-use super::times::{FrameTimes, words};
+use super::reader::{FrameModel, Reader};
+use super::times::FrameTimes;
+use super::tokens::Tokens;
 use crate::config::{Calibration, ImportError, ModelFiles, input_batch};
 use crate::features::{FeatureError, InputFeatures};
 use crate::model::{
@@ -17,7 +17,6 @@ use crate::model::{
 use crate::text::{Language, TimedWord, Vocabulary, is_unspaced};
 use asr_kernels::Precision;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Below this probability of any language tag a segment is taken to hold no speech. Speech whose
 /// language is in doubt can leave the tags half the probability; silence, noise and hum leave
@@ -37,8 +36,8 @@ pub enum DecodeError {
     /// A released checkpoint that cannot be run, or has no adapter for a language.
     #[error(transparent)]
     Released(Box<ImportError>),
-    /// A language asked of what the model does not have.
-    #[error("the model names the language by the tag of the text alone")]
+    /// The language asked of what the model does not have.
+    #[error("the model has no choice of where the language is taken from")]
     NoAuxiliary,
     /// Languages asked for of which the model knows none.
     #[error("the model knows none of the languages asked for: {asked}")]
@@ -181,9 +180,7 @@ pub struct Transcriber {
     source: LanguageSource,
     has_auxiliary: bool,
     precision: Precision,
-    times: FrameTimes,
-    alphabet: Arc<Alphabet>,
-    decoding: Decoding,
+    reader: Reader,
 }
 
 impl Transcriber {
@@ -209,9 +206,7 @@ impl Transcriber {
         Ok(Self {
             model: Recogniser::new(&files.recogniser_config(), &files.parameters)?,
             vocabulary: files.vocabulary.clone(),
-            times,
-            alphabet: Arc::new(Alphabet::of(&files.vocabulary)),
-            decoding: Decoding::default(),
+            reader: Reader::new(Tokens::from(&files.vocabulary), times),
             input: InputFeatures::new(&input)?,
             source: LanguageSource::Auto,
             has_auxiliary: joint.language.is_some() || inside,
@@ -232,21 +227,9 @@ impl Transcriber {
         self.calibration
     }
 
-    /// When the frames of the model are.
-    #[must_use]
-    pub fn frame_times(&self) -> FrameTimes {
-        self.times
-    }
-
-    /// The characters of the tokens, for language models.
-    #[must_use]
-    pub fn alphabet(&self) -> &Alphabet {
-        &self.alphabet
-    }
-
     /// Searches for text in another way than by the best path.
     pub fn set_decoding(&mut self, decoding: Decoding) {
-        self.decoding = decoding;
+        self.reader.set_decoding(decoding);
     }
 
     /// Takes the language from elsewhere. Scores are calibrated for [`LanguageSource::Auto`] only.
@@ -272,14 +255,33 @@ impl Transcriber {
         check_candidates(candidates, |language| self.vocabulary.id_of_language(language).is_some())
     }
 
-    /// What the model makes of each clip.
+    /// Decodes clips as one batch; each result is what the clip alone would give.
     ///
-    /// `clips` are samples at 16 kHz, computed as one batch; each result is what the clip
-    /// alone would give.
+    /// `clips` are samples at 16 kHz; `candidates` restricts the languages.
     ///
     /// # Errors
-    /// [`DecodeError::Model`] if the model cannot be run.
-    pub fn hear(&self, clips: &[&[f32]]) -> Result<Vec<Heard>, DecodeError> {
+    /// [`DecodeError`] if none of the candidates is known or the model cannot be run.
+    pub fn transcribe(
+        &self,
+        clips: &[&[f32]],
+        candidates: Option<&[Language]>,
+    ) -> Result<Vec<SegmentText>, DecodeError> {
+        self.check_languages(candidates)?;
+        self.read_clips(clips, candidates)
+    }
+
+    /// Probability of each language's tag being the first token of clip `clip`.
+    fn first_tags(&self, logits: &Logits, clip: usize) -> candle_core::Result<Vec<f64>> {
+        let valid = logits.values.get(clip)?.narrow(0, 0, logits.lengths[clip])?;
+        let width = valid.dim(1)?;
+        let mut log_probs = valid.flatten_all()?.to_vec1()?;
+        log_softmax(&mut log_probs, width);
+        Ok(first_tokens(&log_probs, width, self.vocabulary.language_ids()))
+    }
+}
+
+impl FrameModel for Transcriber {
+    fn hear(&self, clips: &[&[f32]]) -> Result<Vec<Heard>, DecodeError> {
         if clips.is_empty() {
             return Ok(Vec::new());
         }
@@ -307,74 +309,15 @@ impl Transcriber {
             .collect()
     }
 
-    /// Probability of each language's tag being the first token of clip `clip`.
-    fn first_tags(&self, logits: &Logits, clip: usize) -> candle_core::Result<Vec<f64>> {
-        let valid = logits.values.get(clip)?.narrow(0, 0, logits.lengths[clip])?;
-        let width = valid.dim(1)?;
-        let mut log_probs = valid.flatten_all()?.to_vec1()?;
-        log_softmax(&mut log_probs, width);
-        Ok(first_tokens(&log_probs, width, self.vocabulary.language_ids()))
+    fn reader(&self) -> &Reader {
+        &self.reader
     }
 
-    /// Decodes clips as one batch; each result is what the clip alone would give.
-    ///
-    /// `clips` are samples at 16 kHz; `candidates` restricts the languages.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if none of the candidates is known or the model cannot be run.
-    pub fn transcribe(
-        &self,
-        clips: &[&[f32]],
-        candidates: Option<&[Language]>,
-    ) -> Result<Vec<SegmentText>, DecodeError> {
-        self.check_languages(candidates)?;
-        let vocab = self.vocabulary.len();
-        Ok(self
-            .hear(clips)?
-            .iter()
-            .zip(clips)
-            .map(|(heard, clip)| {
-                let whole = 0..heard.log_probs.len() / vocab;
-                self.read(heard, whole, 0, clip.len() as f64 / 16_000.0, candidates)
-            })
-            .collect())
-    }
-
-    /// The frames of a piece with the probability of the language tags added to that of the
-    /// blank, `(frames, vocab)`: what an alignment of the text listens to.
-    #[must_use]
-    pub fn text_log_probs(&self, piece: &Piece) -> Vec<f32> {
-        let vocab = self.vocabulary.len();
-        let core = piece.core.start * vocab..piece.core.end * vocab;
-        let mut rows = piece.heard.log_probs[core].to_vec();
-        for row in rows.chunks_exact_mut(vocab) {
-            tags_to_blank(row, &self.vocabulary);
-        }
-        rows
-    }
-
-    /// Decodes a piece of a stream.
-    #[must_use]
-    pub fn read_piece(&self, piece: &Piece, candidates: Option<&[Language]>) -> SegmentText {
-        let core = piece.core.clone();
-        self.read(&piece.heard, core, piece.first_frame, piece.end_s, candidates)
-    }
-
-    /// Languages of what was heard, and text in its frames `core`; its first frame is number
-    /// `first_frame`, and no word ends after `end_s`.
-    fn read(
-        &self,
-        heard: &Heard,
-        core: Range<usize>,
-        first_frame: u64,
-        end_s: f64,
-        candidates: Option<&[Language]>,
-    ) -> SegmentText {
-        let log_probs = heard.log_probs.as_slice();
+    fn languages(&self, heard: &Heard, candidates: Option<&[Language]>) -> Vec<ScoredLanguage> {
         let LanguageScores { ranked: tags, mass } =
-            score_languages(log_probs, &self.vocabulary, candidates);
+            score_languages(&heard.log_probs, &self.vocabulary, candidates);
         if mass < SPEECH_THRESHOLD {
-            return SegmentText::default();
+            return Vec::new();
         }
         let head = || {
             let cosines = heard.cosines.as_ref()?;
@@ -396,25 +339,25 @@ impl Transcriber {
         if let Some(calibration) = self.calibration {
             calibrated(&mut ranked, calibration.temperature);
         }
-        let language = ranked.first().map(|&(language, _)| language);
-        let characters =
-            self.decoding.characters(log_probs, &core, &self.vocabulary, &self.alphabet, language);
-        let ids: Vec<u32> = characters.iter().map(|token| token.id).collect();
-        let text = self.vocabulary.decode(&ids).trim().to_owned();
-        let total: f64 = characters.iter().map(|token| f64::from(token.log_prob).exp()).sum();
-        let mut words = words(&characters, &self.vocabulary, self.times, first_frame);
-        for word in &mut words {
-            word.start_s = word.start_s.min(end_s);
-            word.end_s = word.end_s.min(end_s);
-        }
+        ranked.into_iter().map(|(code, score)| ScoredLanguage { code, score }).collect()
+    }
+
+    fn read(
+        &self,
+        heard: &Heard,
+        core: Range<usize>,
+        first_frame: u64,
+        end_s: f64,
+        candidates: Option<&[Language]>,
+    ) -> SegmentText {
+        let languages = self.languages(heard, candidates);
+        let Some(best) = languages.first() else { return SegmentText::default() };
+        let found = self.reader.text(&heard.log_probs, &core, first_frame, end_s, Some(best.code));
         SegmentText {
-            score: if text.is_empty() { 0.0 } else { total / characters.len() as f64 },
-            text,
-            languages: ranked
-                .into_iter()
-                .map(|(code, score)| ScoredLanguage { code, score })
-                .collect(),
-            words,
+            text: found.text,
+            score: found.score,
+            languages,
+            words: found.words,
             location: heard.place,
         }
     }

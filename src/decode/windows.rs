@@ -15,6 +15,20 @@ const PROBE: usize = 1_600;
 const VOICE_THRESHOLD: f32 = 0.2;
 /// Decibels of loudness that a certain voice outweighs.
 const VOICE_DB: f64 = 40.0;
+/// How far from a cut the next window may take over: well inside of both contexts.
+const REACH: u64 = RATE;
+/// Live speech ends where for this long no frame is as likely as `LIVE_THRESHOLD` to hold a voice.
+const PAUSE: u64 = RATE * 7 / 10;
+/// What a window sees of the pause before it.
+const LEAD: u64 = RATE * 3 / 10;
+/// As `REACH`, for a cut in the middle of a pause: less than `LEAD`.
+const PAUSE_REACH: u64 = RATE * 15 / 100;
+/// Silence that is not waited with any longer.
+const SILENCE: u64 = RATE;
+/// A frame as likely as this to hold a voice is live speech.
+const LIVE_THRESHOLD: f32 = 0.5;
+/// Pauses are looked for at multiples of this.
+const PAUSE_STEP: u64 = RATE / 10;
 
 /// A stretch of audio to be decoded in one piece.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +39,8 @@ pub struct Window {
     pub samples: Vec<f32>,
     /// Where the next window is to take over, a sample of the stream; `None` for the last.
     pub cut: Option<u64>,
+    /// How far from `cut` it may take over, in samples.
+    pub reach: u64,
     /// False where a voice detector found nobody speaking.
     pub voiced: bool,
 }
@@ -39,6 +55,9 @@ pub struct Windows {
     detector: Option<VoiceDetector>,
     pending: Vec<f32>,
     start: u64,
+    /// The last cut.
+    seam: u64,
+    ends_at_pauses: bool,
 }
 
 impl Windows {
@@ -52,12 +71,44 @@ impl Windows {
             detector: detect_voice.then(VoiceDetector::default),
             pending: Vec::new(),
             start: 0,
+            seam: 0,
+            ends_at_pauses: false,
         }
+    }
+
+    /// Windows of live speech, which end at every pause of 0.7 s; long silence is handed out
+    /// by the second.
+    #[must_use]
+    pub fn live(step_samples: u64) -> Self {
+        Self { ends_at_pauses: true, ..Self::new(step_samples, true) }
     }
 
     /// Takes samples at 16 kHz; returns the windows they complete.
     pub fn push(&mut self, samples: &[f32]) -> Vec<Window> {
         let mut windows = Vec::new();
+        if !self.ends_at_pauses {
+            self.take(samples, &mut windows);
+            return windows;
+        }
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let to_step = PAUSE_STEP - self.end() % PAUSE_STEP;
+            let (now, later) = rest.split_at(rest.len().min(to_step as usize));
+            self.take(now, &mut windows);
+            rest = later;
+            if self.end() % PAUSE_STEP == 0 {
+                windows.extend(self.at_pause());
+            }
+        }
+        windows
+    }
+
+    /// The sample after the last one taken.
+    fn end(&self) -> u64 {
+        self.start + self.pending.len() as u64
+    }
+
+    fn take(&mut self, samples: &[f32], windows: &mut Vec<Window>) {
         self.pending.extend_from_slice(samples);
         if let Some(detector) = &mut self.detector {
             detector.push(samples);
@@ -67,15 +118,50 @@ impl Windows {
             let voiced = self.voiced(cut + CONTEXT);
             let samples = self.pending[..cut + CONTEXT].to_vec();
             let cut = self.start + cut as u64;
-            windows.push(Window { start: self.start, samples, cut: Some(cut), voiced });
-            let next = (cut - CONTEXT as u64) / self.step * self.step;
-            self.pending.drain(..(next - self.start) as usize);
-            self.start = next;
-            if let Some(detector) = &mut self.detector {
-                detector.forget(next);
-            }
+            let start = self.start;
+            windows.push(Window { start, samples, cut: Some(cut), reach: REACH, voiced });
+            self.move_on(cut, CONTEXT as u64);
         }
-        windows
+    }
+
+    /// Goes on after `cut`, with `context` before it.
+    fn move_on(&mut self, cut: u64, context: u64) {
+        let next = (cut.saturating_sub(context) / self.step * self.step).max(self.start);
+        self.pending.drain(..(next - self.start) as usize);
+        self.start = next;
+        self.seam = cut;
+        if let Some(detector) = &mut self.detector {
+            detector.forget(next);
+        }
+    }
+
+    /// The window that ends in the pause or silence just heard, if there is one.
+    fn at_pause(&mut self) -> Option<Window> {
+        let end = self.end();
+        let (cut, voiced) = match self.voice() {
+            Some((_, voice_end)) if end >= voice_end + PAUSE => (voice_end + PAUSE / 2, true),
+            None if end >= self.seam + SILENCE => (end - LEAD, false),
+            _ => return None,
+        };
+        let samples = self.pending.clone();
+        let window =
+            Window { start: self.start, samples, cut: Some(cut), reach: PAUSE_REACH, voiced };
+        self.move_on(cut, LEAD);
+        Some(window)
+    }
+
+    /// Where somebody has begun and ceased to speak since the last cut, in samples.
+    #[must_use]
+    pub fn voice(&self) -> Option<(u64, u64)> {
+        self.detector.as_ref()?.voiced(self.seam, self.end(), LIVE_THRESHOLD)
+    }
+
+    /// What is pending, as it stands.
+    #[must_use]
+    pub fn pending(&self) -> Window {
+        let samples = self.pending.clone();
+        let voiced = self.voice().is_some();
+        Window { start: self.start, samples, cut: None, reach: 0, voiced }
     }
 
     /// The rest, if any.
@@ -83,9 +169,13 @@ impl Windows {
         if self.pending.is_empty() {
             return None;
         }
-        let voiced = self.start == 0 || self.voiced(self.pending.len());
+        let voiced = if self.ends_at_pauses {
+            self.voice().is_some()
+        } else {
+            self.start == 0 || self.voiced(self.pending.len())
+        };
         let samples = std::mem::take(&mut self.pending);
-        Some(Window { start: self.start, samples, cut: None, voiced })
+        Some(Window { start: self.start, samples, cut: None, reach: 0, voiced })
     }
 
     fn voiced(&self, n_samples: usize) -> bool {
@@ -150,6 +240,38 @@ mod tests {
             let last = whole.last().expect("some");
             assert_eq!((last.cut, last.start as usize + last.samples.len()), (None, samples.len()));
         }
+    }
+
+    #[test]
+    fn live_windows_do_not_depend_on_how_samples_arrive_and_pass_silence_on() {
+        let mut noise = 1_u32;
+        let samples: Vec<f32> = (0..16_000 * 30)
+            .map(|i| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let loud = if (i / 40_000) % 2 == 0 { 0.0 } else { 0.3 };
+                loud * (noise as f32 / u32::MAX as f32 - 0.5)
+            })
+            .collect();
+        let live = |chunk| {
+            let mut windows = Windows::live(640);
+            let mut found: Vec<Window> =
+                samples.chunks(chunk).flat_map(|chunk| windows.push(chunk)).collect();
+            found.extend(windows.finish());
+            found
+        };
+        let whole = live(samples.len());
+        assert_eq!(whole, live(1_111));
+        for pair in whole.windows(2) {
+            let cut = pair[0].cut.expect("not the last");
+            assert!(pair[1].start + PAUSE_REACH <= cut && pair[1].start % 640 == 0);
+            assert!(cut + PAUSE_REACH <= pair[0].start + pair[0].samples.len() as u64);
+        }
+        let silence = Windows::live(640).push(&vec![0.0; 16_000 * 10]);
+        assert!(silence.len() > 5 && silence.iter().all(|window| !window.voiced));
+        let mut speaking = Windows::live(640);
+        assert_eq!(speaking.voice(), None);
+        assert!(!speaking.pending().voiced);
+        assert_eq!(speaking.finish(), None);
     }
 
     #[test]

@@ -64,6 +64,20 @@ impl VoiceDetector {
         self.probabilities.range(first.min(last)..last).copied()
     }
 
+    /// Start and end, in samples, of the first and the last frame of `start..end` that are at
+    /// least as likely as `threshold` to hold a voice.
+    #[must_use]
+    pub fn voiced(&self, start: u64, end: u64, threshold: f32) -> Option<(u64, u64)> {
+        let offset = (start / VOICE_FRAME_SAMPLES as u64).max(self.forgotten);
+        let mut voiced = (offset..)
+            .zip(self.probabilities(start, end))
+            .filter(|(_, probability)| *probability >= threshold)
+            .map(|(frame, _)| frame);
+        let first = voiced.next()?;
+        let last = voiced.last().unwrap_or(first);
+        Some((first * VOICE_FRAME_SAMPLES as u64, (last + 1) * VOICE_FRAME_SAMPLES as u64))
+    }
+
     /// Drops the frames before sample `before`.
     pub fn forget(&mut self, before: u64) {
         let frame = before / VOICE_FRAME_SAMPLES as u64;
@@ -88,6 +102,8 @@ mod tests {
         detector.forget(8_000);
         assert_eq!(detector.probabilities(0, 8_000).count(), 0);
         assert_eq!(detector.probabilities(8_000, 12_800).count(), 19);
+        assert_eq!(detector.voiced(0, 16_000, 0.0), Some((7_936, 15_872)));
+        assert_eq!(detector.voiced(0, 16_000, 0.9), None);
         detector.push(&[f32::NAN, f32::INFINITY, -9.0]);
     }
 }

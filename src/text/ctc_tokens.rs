@@ -102,6 +102,12 @@ impl CtcTokens {
         self.blank
     }
 
+    /// Id of the token between words, where there is one.
+    #[must_use]
+    pub fn delimiter(&self) -> Option<u32> {
+        self.delimiter
+    }
+
     /// The token of an id.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<&str> {

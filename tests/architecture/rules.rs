@@ -49,6 +49,8 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("symphonia", "src/audio/"),
     ("ropus", "src/audio/"),
     ("rubato", "src/audio/"),
+    ("rtrb", "src/audio/"),
+    ("cpal", "src/audio/"),
     ("realfft", "src/features/stft.rs"),
     ("earshot", "src/features/voice.rs"),
     ("flate2", "src/decode/lm/arpa.rs"),

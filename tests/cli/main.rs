@@ -1,6 +1,7 @@
 //! What a user sees: the binary, run as a user runs it.
 
 mod inputs;
+mod listen;
 mod messages;
 mod ml_superb;
 mod models;

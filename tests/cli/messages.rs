@@ -7,9 +7,17 @@ use std::fs;
 fn help_shows_every_command_and_how_to_start() {
     let (code, out, _) = run(asr().arg("--help"));
     assert_eq!(code, 0);
-    for command in
-        ["transcribe", "identify", "align", "finetune", "score", "bench", "doctor", "completions"]
-    {
+    for command in [
+        "transcribe",
+        "identify",
+        "listen",
+        "align",
+        "finetune",
+        "score",
+        "bench",
+        "doctor",
+        "completions",
+    ] {
         assert!(out.contains(command), "{command} in {out}");
         let (code, help, _) = run(asr().args([command, "--help"]));
         assert_eq!(code, 0);

@@ -291,3 +291,42 @@ fn eight_bits_of_any_model_are_a_folder_that_works() {
     let small = weights(&out.join("model.safetensors"));
     assert!(small * 2 < weights(Path::new(source)), "{small} bytes");
 }
+
+#[test]
+fn released_models_tell_when_words_are_said_search_and_align() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = folder.path().join("text.txt");
+    std::fs::write(&text, "Hello world").expect("written");
+    let model = ["-m", "tests/golden/wav2vec2-ctc-masked"];
+    let found = |options: &[&str]| {
+        let json = ["transcribe", "-f", "json", "--word-timestamps", "examples/audio/eng.flac"];
+        let (code, out, err) = run(asr().args(json).args(options).args(model));
+        assert_eq!(code, 0, "{err}");
+        let all: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        all[0].clone()
+    };
+    let time = |value: &serde_json::Value| value.as_f64().expect("a time");
+    for options in [[].as_slice(), &["--beam", "8"]] {
+        let result = found(options);
+        let (mut end, mut spelt) = (0.0, String::new());
+        for word in result["segments"][0]["words"].as_array().expect("words") {
+            assert!(
+                end <= time(&word["start_s"]) && time(&word["start_s"]) <= time(&word["end_s"])
+            );
+            end = time(&word["end_s"]);
+            spelt.push_str(word["word"].as_str().expect("a word"));
+        }
+        assert!(end > 0.0 && end <= time(&result["duration_s"]));
+        let text = result["text"].as_str().expect("a text");
+        assert_eq!(spelt, text.split_whitespace().collect::<String>());
+    }
+    let (code, out, err) =
+        run(asr().args(["align", "-l", "eng", "examples/audio/eng.flac"]).arg(&text).args(model));
+    assert_eq!(code, 0, "{err}");
+    let aligned: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let words = aligned["segments"][0]["words"].as_array().expect("words");
+    let names: Vec<&str> = words.iter().filter_map(|word| word["word"].as_str()).collect();
+    assert_eq!(names, ["Hello", "world"]);
+    assert!(time(&words[0]["end_s"]) <= time(&words[1]["start_s"]));
+    assert!(!err.contains("cannot write"), "capitals are letters: {err}");
+}

@@ -2,7 +2,8 @@
 
 use super::hotwords::{HotState, Hotwords};
 use super::ngram::{LmState, NgramModel, WordId};
-use crate::text::{Vocabulary, spelling};
+use crate::decode::tokens::Tokens;
+use crate::text::spelling;
 use std::collections::HashMap;
 use std::sync::Arc;
 use unicode_normalization::UnicodeNormalization;
@@ -12,13 +13,19 @@ use unicode_normalization::UnicodeNormalization;
 pub struct Alphabet {
     /// Empty for the blank, language tags and the like.
     spelt: Vec<Box<[char]>>,
+    /// Whether the case of words says nothing: they are compared in small letters.
+    ignores_case: bool,
 }
 
 impl Alphabet {
-    /// Of a vocabulary; a space is `' '`.
+    /// Of the tokens of a model; a space is `' '`.
     #[must_use]
-    pub fn of(vocabulary: &Vocabulary) -> Self {
-        Self::from_characters((0..vocabulary.len() as u32).map(|id| vocabulary.character_of(id)))
+    pub fn of(tokens: &Tokens) -> Self {
+        let spell = |id| tokens.spelling_of(id).map(|text| spelling(&text).collect());
+        Self {
+            spelt: (0..tokens.len() as u32).map(|id| spell(id).unwrap_or_default()).collect(),
+            ignores_case: tokens.has_capitals_only(),
+        }
     }
 
     /// Character by token id; `None` for tokens that are no text.
@@ -27,7 +34,7 @@ impl Alphabet {
         let spell = |c: Option<char>| {
             c.map_or_else(Box::default, |c| spelling(c.encode_utf8(&mut [0; 4])).collect())
         };
-        Self { spelt: characters.into_iter().map(spell).collect() }
+        Self { spelt: characters.into_iter().map(spell).collect(), ignores_case: false }
     }
 
     /// Number of tokens.
@@ -72,7 +79,7 @@ const START: u32 = 0;
 const ASTRAY: u32 = u32::MAX;
 
 impl Lexicon {
-    fn new(ngrams: &NgramModel) -> Self {
+    fn new(ngrams: &NgramModel, ignores_case: bool) -> Self {
         let unknown = ngrams.unigram(None);
         let mut lexicon = Self { children: HashMap::new(), words: vec![(None, unknown)], unknown };
         for (word, id) in ngrams.words() {
@@ -81,7 +88,8 @@ impl Lexicon {
             }
             let log10 = ngrams.unigram(Some(id));
             let mut node = START;
-            for c in spelling(word) {
+            let small = if ignores_case { word.to_lowercase() } else { word.to_owned() };
+            for c in spelling(&small) {
                 let new = lexicon.words.len() as u32;
                 node = *lexicon.children.entry((node, c)).or_insert(new);
                 if node == new {
@@ -139,13 +147,15 @@ impl LanguageModel {
             }
         });
         let units = match unit {
-            LmUnit::Word => Units::Words(Lexicon::new(&ngrams)),
+            LmUnit::Word => Units::Words(Lexicon::new(&ngrams, alphabet.ignores_case)),
             LmUnit::Character => {
                 let find = |spelt: &[char]| match spelt {
                     [' '] => ["|", "<space>", "▁"].iter().find_map(|word| ngrams.word(word)),
                     _ => {
                         let composed: String = spelt.iter().copied().nfc().collect();
-                        ngrams.word(&composed)
+                        let capital = || ngrams.word(&composed.to_uppercase());
+                        let other = || alphabet.ignores_case.then(capital).flatten();
+                        ngrams.word(&composed).or_else(other)
                     }
                 };
                 Units::Characters(alphabet.spelt.iter().map(|spelt| find(spelt)).collect())
