@@ -96,7 +96,7 @@ impl Windows {
             let (now, later) = rest.split_at(rest.len().min(to_step as usize));
             self.take(now, &mut windows);
             rest = later;
-            if self.end() % PAUSE_STEP == 0 {
+            if self.end().is_multiple_of(PAUSE_STEP) {
                 windows.extend(self.at_pause());
             }
         }

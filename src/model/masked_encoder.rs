@@ -195,17 +195,18 @@ mod tests {
 
     #[test]
     fn a_mask_comes_back_in_pairs() {
-        let mask: Vec<bool> = [0, 1, 1, 0, 0, 0, 1].map(|m| m == 1).to_vec();
-        let trip = |ratios| -> Vec<Vec<u8>> {
-            let masks = config(ratios).masks(&mask);
+        let trip = |mask: [u8; 7], ratios| -> Vec<Vec<u8>> {
+            let masks = config(ratios).masks(&mask.map(|m| m == 1));
             masks.iter().map(|m| m.iter().map(|&m| u8::from(m)).collect()).collect()
         };
-        assert_eq!(trip(vec![]), [[0, 1, 1, 0, 0, 0, 1]]);
-        assert_eq!(trip(vec![[1, 2]]), [vec![0, 0, 1, 1, 0, 0, 1], vec![0, 1, 0, 1]]);
-        // 20, 40 and 100 ms: 7 frames, 4, 2.
+        let mask = [0, 1, 1, 0, 0, 0, 1];
+        assert_eq!(trip(mask, vec![]), [mask]);
+        assert_eq!(trip(mask, vec![[1, 2]]), [vec![0, 0, 1, 1, 0, 0, 1], vec![0, 1, 0, 1]]);
+        // 20, 40 and 100 ms: 7 frames, 4, 2. The second frame of 100 ms begins in the third of
+        // 40 ms; back at 40 ms it is the last one.
         assert_eq!(
-            trip(vec![[1, 2], [2, 5]]),
-            [vec![0, 0, 0, 0, 0, 0, 1], vec![0, 0, 0, 1], vec![0, 1]]
+            trip([1, 1, 0, 0, 0, 0, 1], vec![[1, 2], [2, 5]]),
+            [vec![1, 1, 1, 1, 1, 1, 0], vec![1, 1, 1, 0], vec![1, 0]]
         );
     }
 

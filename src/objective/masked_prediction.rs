@@ -86,10 +86,10 @@ impl PredictedFrames {
         let clips = masks.iter().zip(lengths).zip(labels).enumerate();
         for (clip, ((mask, &length), labels)) in clips {
             let reached = alignment.frames(frames, labels.len()).min(length).min(mask.len());
-            for frame in 0..reached {
+            for (frame, &masked) in mask.iter().enumerate().take(reached) {
                 let label = alignment.label(frame).and_then(|label| labels.get(label));
                 let Some(&class) = label else { continue };
-                let to = if mask[frame] { &mut hidden } else { &mut seen };
+                let to = if masked { &mut hidden } else { &mut seen };
                 to.rows.push((clip * frames + frame) as u32);
                 to.classes.push(class);
             }

@@ -306,11 +306,13 @@ impl Iterator for ClipFrames<'_> {
     type Item = Result<Frames, PretrainError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ready.is_empty() && self.next < self.clips.len() && !self.failed {
-            if let Err(error) = self.advance() {
-                self.failed = true;
-                return Some(Err(error));
-            }
+        if self.ready.is_empty()
+            && self.next < self.clips.len()
+            && !self.failed
+            && let Err(error) = self.advance()
+        {
+            self.failed = true;
+            return Some(Err(error));
         }
         self.ready.pop_front().map(Ok)
     }

@@ -4,6 +4,7 @@
 use super::PretrainError;
 use crate::data::Random;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// How spans are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -82,10 +83,11 @@ impl SpanMask {
     /// Starts of spans that keep their distance: each falls into a part of what is left, the
     /// larger the likelier.
     fn apart(&self, frames: usize, length: usize, spans: usize, random: &mut Random) -> Vec<usize> {
-        let mut parts = vec![0..frames];
+        let mut parts: Vec<Range<usize>> = Vec::new();
+        parts.push(0..frames);
         let mut starts = Vec::with_capacity(spans);
         for _ in 0..spans {
-            let room = |part: &std::ops::Range<usize>| {
+            let room = |part: &Range<usize>| {
                 if part.len() >= length + self.min_space { part.len() } else { 0 }
             };
             let total: usize = parts.iter().map(room).sum();
