@@ -37,7 +37,12 @@ has() {
 
 # Whether programs can be linked with BLAS and LAPACK.
 has_blas() {
-    echo 'int main(void) { return 0; }' | cc -x c - -o /dev/null -lblas -llapack 2>/dev/null
+    local program status
+    program=$(mktemp)
+    echo 'int main(void) { return 0; }' | cc -x c - -o "$program" -lblas -llapack 2>/dev/null
+    status=$?
+    rm -f "$program"
+    return "$status"
 }
 
 compilers() {

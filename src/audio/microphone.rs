@@ -74,8 +74,8 @@ struct Faults {
 
 /// A device that is listened to.
 struct Open {
-    // Dropping it stops the device.
-    _stream: cpal::Stream,
+    /// Dropping it stops the device.
+    stream: cpal::Stream,
     reader: LiveReader,
     sample_rate_hz: u32,
     n_channels: usize,
@@ -94,6 +94,12 @@ pub struct Microphone {
     dropped_before: u64,
     arrived: Instant,
     tried: Instant,
+}
+
+impl Drop for Microphone {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 impl std::fmt::Debug for Microphone {
@@ -123,6 +129,14 @@ impl Microphone {
             arrived: now,
             tried: now,
         })
+    }
+
+    /// Stops the device. One that is gone may keep whoever stops it waiting for ever, so nobody
+    /// waits for that.
+    fn close(&mut self) {
+        let Some(Open { stream, reader, .. }) = self.open.take() else { return };
+        self.dropped_before += reader.n_dropped();
+        std::thread::spawn(move || drop(stream));
     }
 
     fn try_again(&mut self) -> LiveState {
@@ -171,8 +185,7 @@ impl LiveInput for Microphone {
             silent.then(|| format!("no sound for {} s", SILENT_DEVICE.as_secs()))
         };
         let Some(reason) = told.or_else(silent) else { return Ok(LiveState::Running) };
-        self.dropped_before += open.reader.n_dropped();
-        self.open = None;
+        self.close();
         self.tried = Instant::now();
         Ok(LiveState::Lost { reason })
     }
@@ -227,7 +240,7 @@ fn open(name: Option<&str>, faults: &Arc<Faults>) -> Result<(Open, String), Audi
     stream.play().map_err(&error)?;
     let name = device.id().map_or_else(|_| "microphone".to_owned(), |id| id.id().to_owned());
     let heard = Instant::now();
-    Ok((Open { _stream: stream, reader, sample_rate_hz, n_channels, heard }, name))
+    Ok((Open { stream, reader, sample_rate_hz, n_channels, heard }, name))
 }
 
 fn build(

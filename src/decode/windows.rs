@@ -19,10 +19,13 @@ const VOICE_DB: f64 = 40.0;
 const REACH: u64 = RATE;
 /// Live speech ends where for this long no frame is as likely as `LIVE_THRESHOLD` to hold a voice.
 const PAUSE: u64 = RATE * 7 / 10;
-/// What a window sees of the pause before it.
+/// What a window sees of the silence before a voice. Models hear speech best without much
+/// silence around it, as in the clips they are trained on.
 const LEAD: u64 = RATE * 3 / 10;
-/// As `REACH`, for a cut in the middle of a pause: less than `LEAD`.
-const PAUSE_REACH: u64 = RATE * 15 / 100;
+/// From the end of a voice to the cut.
+const TAIL: u64 = RATE * 2 / 10;
+/// As `REACH`, for a cut in a pause: less than `LEAD`, and with `TAIL` less than `PAUSE`.
+const PAUSE_REACH: u64 = RATE / 10;
 /// Silence that is not waited with any longer.
 const SILENCE: u64 = RATE;
 /// A frame as likely as this to hold a voice is live speech.
@@ -138,14 +141,12 @@ impl Windows {
     /// The window that ends in the pause or silence just heard, if there is one.
     fn at_pause(&mut self) -> Option<Window> {
         let end = self.end();
-        let (cut, voiced) = match self.voice() {
-            Some((_, voice_end)) if end >= voice_end + PAUSE => (voice_end + PAUSE / 2, true),
-            None if end >= self.seam + SILENCE => (end - LEAD, false),
+        let cut = match self.voice() {
+            Some((_, voice_end)) if end >= voice_end + PAUSE => voice_end + TAIL,
+            None if end >= self.seam + SILENCE => end - LEAD,
             _ => return None,
         };
-        let samples = self.pending.clone();
-        let window =
-            Window { start: self.start, samples, cut: Some(cut), reach: PAUSE_REACH, voiced };
+        let window = Window { cut: Some(cut), reach: PAUSE_REACH, ..self.pending() };
         self.move_on(cut, LEAD);
         Some(window)
     }
@@ -156,12 +157,19 @@ impl Windows {
         self.detector.as_ref()?.voiced(self.seam, self.end(), LIVE_THRESHOLD)
     }
 
-    /// What is pending, as it stands.
+    /// What is pending of live speech, as it stands: the voice and a little around it.
     #[must_use]
     pub fn pending(&self) -> Window {
-        let samples = self.pending.clone();
-        let voiced = self.voice().is_some();
-        Window { start: self.start, samples, cut: None, reach: 0, voiced }
+        let voice = self.voice();
+        let (start, end) = match voice {
+            Some((start, end)) => (start.saturating_sub(LEAD), end + TAIL + PAUSE_REACH),
+            None => (0, u64::MAX),
+        };
+        let start = (start / self.step * self.step).max(self.start);
+        let end = end.min(self.end());
+        let samples =
+            self.pending[(start - self.start) as usize..(end - self.start) as usize].to_vec();
+        Window { start, samples, cut: None, reach: 0, voiced: voice.is_some() }
     }
 
     /// The rest, if any.
@@ -169,11 +177,12 @@ impl Windows {
         if self.pending.is_empty() {
             return None;
         }
-        let voiced = if self.ends_at_pauses {
-            self.voice().is_some()
-        } else {
-            self.start == 0 || self.voiced(self.pending.len())
-        };
+        if self.ends_at_pauses {
+            let window = self.pending();
+            self.pending.clear();
+            return Some(window);
+        }
+        let voiced = self.start == 0 || self.voiced(self.pending.len());
         let samples = std::mem::take(&mut self.pending);
         Some(Window { start: self.start, samples, cut: None, reach: 0, voiced })
     }
@@ -263,7 +272,8 @@ mod tests {
         assert_eq!(whole, live(1_111));
         for pair in whole.windows(2) {
             let cut = pair[0].cut.expect("not the last");
-            assert!(pair[1].start + PAUSE_REACH <= cut && pair[1].start % 640 == 0);
+            assert_eq!(pair[1].start % 640, 0);
+            assert!(pair[1].voiced || pair[1].start + PAUSE_REACH <= cut);
             assert!(cut + PAUSE_REACH <= pair[0].start + pair[0].samples.len() as u64);
         }
         let silence = Windows::live(640).push(&vec![0.0; 16_000 * 10]);

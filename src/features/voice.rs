@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 /// Samples of a frame, at 16 kHz.
 pub const VOICE_FRAME_SAMPLES: usize = 256;
 
+/// Frames of a voice that follow each other: a single one may be a click.
+const SHORTEST_RUN: u64 = 4;
+
 /// Mean square of a frame below which it holds no voice, whatever the network says: -80 dB of
 /// full scale. Digital silence is unlike anything that the network was trained on.
 const SILENCE: f32 = 1e-8;
@@ -64,18 +67,21 @@ impl VoiceDetector {
         self.probabilities.range(first.min(last)..last).copied()
     }
 
-    /// Start and end, in samples, of the first and the last frame of `start..end` that are at
-    /// least as likely as `threshold` to hold a voice.
+    /// From where to where somebody speaks in samples `start..end`: from the first to the last
+    /// frame of runs of at least 64 ms whose frames are as likely as `threshold` to hold a voice.
     #[must_use]
     pub fn voiced(&self, start: u64, end: u64, threshold: f32) -> Option<(u64, u64)> {
         let offset = (start / VOICE_FRAME_SAMPLES as u64).max(self.forgotten);
-        let mut voiced = (offset..)
-            .zip(self.probabilities(start, end))
-            .filter(|(_, probability)| *probability >= threshold)
-            .map(|(frame, _)| frame);
-        let first = voiced.next()?;
-        let last = voiced.last().unwrap_or(first);
-        Some((first * VOICE_FRAME_SAMPLES as u64, (last + 1) * VOICE_FRAME_SAMPLES as u64))
+        let (mut run, mut found) = (0, None);
+        for (frame, probability) in (offset..).zip(self.probabilities(start, end)) {
+            run = if probability >= threshold { run + 1 } else { 0 };
+            if run >= SHORTEST_RUN {
+                let (first, _) = found.unwrap_or((frame + 1 - SHORTEST_RUN, 0));
+                found = Some((first, frame + 1));
+            }
+        }
+        let samples = |frame: u64| frame * VOICE_FRAME_SAMPLES as u64;
+        found.map(|(first, last)| (samples(first), samples(last)))
     }
 
     /// Drops the frames before sample `before`.

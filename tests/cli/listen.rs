@@ -62,7 +62,7 @@ fn plain_lines_name_the_language_alone_if_asked() {
 }
 
 #[test]
-fn silence_and_hum_say_nothing() {
+fn silence_and_hum_give_no_text() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("hum.wav");
     let hum: Vec<f32> = (0..48_000)
@@ -73,8 +73,9 @@ fn silence_and_hum_say_nothing() {
     fs::write(&path, wav(&hum, 16_000)).expect("written");
     let (code, out, _) = run(asr().args(["listen", "-f", "jsonl", "--file"]).arg(&path));
     assert_eq!(code, 0);
-    let lines = objects(&out);
-    assert_eq!(lines.len(), 2, "{out}");
+    for event in objects(&out) {
+        assert!(event.get("text").is_none_or(|text| text == ""), "{event}");
+    }
 }
 
 #[cfg(not(feature = "microphone"))]
@@ -182,7 +183,7 @@ mod device {
         })
         .timeout(Duration::from_secs(60)));
         assert_eq!(code, 0);
-        assert!(devices.contains("default") && devices.contains("fake microphone"), "{devices}");
+        assert!(devices.starts_with("* default "), "{devices}");
 
         let mut listener = server
             .command(env!("CARGO_BIN_EXE_asr"))
