@@ -371,7 +371,6 @@ mod tests {
         assert_eq!(Some(files.config.input()), recipe.input());
         let joint = recipe.joint.for_inference();
         assert!(joint.intermediate_ctc.is_some(), "the taps name the language");
-        let before = files.parameters.count();
         let config = RecogniserConfig {
             encoder,
             vocab_size: files.vocabulary.len(),
@@ -380,9 +379,13 @@ mod tests {
             downstream: recipe.downstream,
         };
         Recogniser::for_training(&config, &files.parameters, 1)?;
-        let kept = files.parameters.all().into_iter().filter(|(name, _)| config.joint.keeps(name));
-        let after: usize = kept.map(|(_, var)| var.elem_count()).sum();
-        let added = after - before;
+        let size = |kept: &dyn Fn(&str) -> bool| -> usize {
+            let all = files.parameters.all();
+            all.iter().filter(|(name, _)| kept(name)).map(|(_, var)| var.elem_count()).sum()
+        };
+        let after = size(&|name| config.joint.keeps(name));
+        let plain = JointConfig::default();
+        let added = after - size(&|name| plain.keeps(name));
         assert!((400_000..500_000).contains(&added), "{added} parameters are added");
         assert!(2 * after < 30 << 20, "{after} parameters in f16 exceed 30 MiB");
         Ok(())

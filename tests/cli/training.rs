@@ -264,7 +264,7 @@ fn a_model_is_given_heads_and_says_where_the_voice_points() {
         .arg(folder.path().join("plain/model"))
         .arg(folder.path().join("3.wav")));
     assert_eq!(code, 1);
-    assert!(err.contains("by the tag"), "{err}");
+    assert!(err.contains("no choice of where the language is taken from"), "{err}");
     let (code, _, err) = run(asr().args(["identify", "--unknown-threshold", "2", "x.wav"]));
     assert_eq!(code, 2);
     assert!(err.contains("0 to 1"), "{err}");
