@@ -25,7 +25,13 @@ impl TensorFile {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(write)?;
         }
-        let data_path = files::partial(&files::partial(path));
+        let partial = files::partial(path);
+        // Beside the file; beside what is no file, such as `/dev/null`, there may be no room.
+        let data_path = if partial == path {
+            std::env::temp_dir().join(format!("asr-{}.numbers", std::process::id()))
+        } else {
+            files::partial(&partial)
+        };
         let options = File::options().read(true).write(true).create(true).truncate(true).to_owned();
         let data = BufWriter::new(options.open(&data_path).map_err(write)?);
         Ok(Self { path: path.to_owned(), data_path, data, header: Map::new(), written: 0 })

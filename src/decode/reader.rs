@@ -6,7 +6,7 @@ use super::stream::Piece;
 use super::times::{FrameTimes, words};
 use super::tokens::Tokens;
 use super::transcriber::{DecodeError, Heard, ScoredLanguage, SegmentText};
-use crate::text::{Language, TimedWord};
+use crate::text::{Language, TimedWord, has_letter};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -134,13 +134,17 @@ impl Reader {
             self.decoding.characters(log_probs, core, &self.tokens, &self.alphabet, language);
         let ids: Vec<u32> = characters.iter().map(|token| token.id).collect();
         let text = self.tokens.decode(&ids).trim().to_owned();
+        // Noise can sound like a vowel sign: without a letter it is no text.
+        if !has_letter(&text) {
+            return Found { text: String::new(), score: 0.0, words: Vec::new() };
+        }
         let total: f64 = characters.iter().map(|token| f64::from(token.log_prob).exp()).sum();
         let mut words = words(&characters, &self.tokens, self.times, first_frame);
         for word in &mut words {
             word.start_s = word.start_s.min(end_s);
             word.end_s = word.end_s.min(end_s);
         }
-        let score = if text.is_empty() { 0.0 } else { total / characters.len() as f64 };
+        let score = total / characters.len() as f64;
         Found { text, score, words }
     }
 }

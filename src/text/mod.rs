@@ -32,7 +32,7 @@ pub use score::{
     PlainLanguage, PlainReport, Scheme, ScoreError, ScoreReport, UtteranceScore, Variant,
     count_characters, count_words, score, score_utterances,
 };
-pub use script::is_unspaced;
+pub use script::{has_letter, is_unspaced};
 pub use superb::{SuperbResults, superb_score};
 pub use timed::TimedWord;
 pub use transcripts::{MAX_UTTERANCE_CHARS, NamedIds, Side};

@@ -25,6 +25,12 @@ pub fn is_unspaced(c: char) -> bool {
     c >= '\u{E01}' && (within(c, &RANGES) || within(c, &SUPPLEMENTARY))
 }
 
+/// Whether a text has a character that stands by itself, such as a letter or a digit: marks and
+/// spaces alone are no text.
+pub fn has_letter(text: &str) -> bool {
+    text.chars().any(|c| !c.is_whitespace() && !is_combining_mark(c))
+}
+
 /// Letters of Latin, Greek, Cyrillic, Armenian and Georgian: scripts that write hyphens inside words.
 pub(super) fn is_hyphenating_letter(c: char) -> bool {
     const RANGES: [(u32, u32); 9] = [
@@ -110,5 +116,20 @@ pub(super) fn chillu(base: char) -> Option<char> {
         '\u{0D33}' => Some('\u{0D7E}'),
         '\u{0D15}' => Some('\u{0D7F}'),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_and_spaces_alone_are_no_text() {
+        for text in ["", " ", "\u{D40}", "\u{301} \u{D40}"] {
+            assert!(!has_letter(text), "{text:?}");
+        }
+        for text in ["a", "7", "\u{D2E}\u{D40}", " \u{4E00}", "\u{1100}\u{1161}"] {
+            assert!(has_letter(text), "{text:?}");
+        }
     }
 }

@@ -113,6 +113,7 @@ fn a_head_on_a_frozen_encoder_is_trained_from_stored_states() {
         let (code, _, err) = run(asr().args(command).arg("-m").arg(model("first")).arg(&clip));
         assert_eq!(code, 0, "{command:?}: {err}");
     }
+    assert!(!fs::metadata("/dev/null").expect("a device").is_file(), "devices keep their place");
     let (code, out, err) = run(asr()
         .args(["bench", "corpus", "-f", "json", "--disturb", "mu_law", "--manifest"])
         .arg(folder.path().join("manifest.tsv"))
