@@ -2,6 +2,7 @@
 
 use super::{Clip, DataError, SourceClip, Transcript};
 use crate::audio::{AudioError, DecodeOptions, WavFormat, decode_path, write_wav};
+use crate::files;
 use crate::text::Language;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -221,10 +222,8 @@ pub fn write_manifest(path: &Path, clips: &[Clip]) -> Result<(), DataError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(write)?;
     let folder = std::path::absolute(folder).map_err(write)?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    let temporary = PathBuf::from(name);
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary).map_err(write)?);
+    let partial = files::partial(path);
+    let mut file = std::io::BufWriter::new(std::fs::File::create(partial).map_err(write)?);
     let header = "path\tlanguage\tspeaker\tdataset\tduration_s\ttext\n";
     file.write_all(header.as_bytes()).map_err(write)?;
     let plain = |text: Option<&str>| match text {
@@ -249,9 +248,8 @@ pub fn write_manifest(path: &Path, clips: &[Clip]) -> Result<(), DataError> {
         writeln!(file, "{name}\t{language}\t{speaker}\t{dataset}\t{:.3}\t{text}", clip.duration_s)
             .map_err(write)?;
     }
-    let file = file.into_inner().map_err(|error| write(error.into_error()))?;
-    file.sync_all().map_err(write)?;
-    std::fs::rename(&temporary, path).map_err(write)
+    file.into_inner().map_err(|error| write(error.into_error()))?;
+    files::put_in_place(path).map_err(write)
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ pub(super) struct Table<'a> {
     pub(super) rows: Vec<(usize, Vec<&'a str>)>,
 }
 
-fn read_text(path: &Path) -> Result<String, DataError> {
+/// A list of at most [`MAX_BYTES`].
+pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
     let read = |source| DataError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(read)?;
     let mut text = String::new();

@@ -3,7 +3,8 @@
 use super::PretrainError;
 use super::graph::Graph;
 use super::index_file::{self, IndexFile, LinearMap};
-use super::labels::{temporary, write_whole};
+use super::labels::write_whole;
+use crate::files;
 use asr_kernels::Precision;
 use asr_kernels::matmul::{Matrix, Output, Packed, matmul_packed};
 use asr_kernels::nearest::Centroids;
@@ -107,10 +108,12 @@ impl Clustering {
         match &self.stored {
             Stored::Bytes(bytes) => write_whole(path, bytes),
             Stored::File(file) => {
-                let temporary = temporary(path);
-                std::fs::copy(file, &temporary)
-                    .and_then(|_| std::fs::rename(&temporary, path))
-                    .map_err(|source| PretrainError::Write { path: path.to_owned(), source })
+                let copy = || {
+                    let mut from = std::fs::File::open(file)?;
+                    std::io::copy(&mut from, &mut std::fs::File::create(files::partial(path))?)?;
+                    files::put_in_place(path)
+                };
+                copy().map_err(|source| PretrainError::Write { path: path.to_owned(), source })
             }
         }
     }

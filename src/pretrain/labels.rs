@@ -10,6 +10,7 @@
 //! labels `u64`; the labels, `u16` each; where each clip ends, `u64` each, counted in labels.
 
 use super::PretrainError;
+use crate::files;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -334,7 +335,7 @@ impl LabelWriter {
                 }
             }
         }
-        let temporary = temporary(path);
+        let temporary = files::partial(path);
         let mut file = BufWriter::new(File::create(&temporary).map_err(writing(path))?);
         if layout == Layout::Compact {
             file.write_all(&[0; HEADER_BYTES as usize]).map_err(writing(path))?;
@@ -406,32 +407,23 @@ impl LabelWriter {
             let rate = format!("{}\n", self.rate_hz);
             write_whole(&self.path.with_file_name(RATE), rate.as_bytes())?;
         }
-        let file = file.into_inner().map_err(|error| write(error.into_error()))?;
-        file.sync_all().map_err(write)?;
-        std::fs::rename(&self.temporary, &self.path).map_err(write)
+        file.into_inner().map_err(|error| write(error.into_error()))?;
+        files::put_in_place(&self.path).map_err(write)
     }
 }
 
 impl Drop for LabelWriter {
     fn drop(&mut self) {
-        // Finished files have another name by now.
-        let _ = std::fs::remove_file(&self.temporary);
+        // Finished files have another name by now; what is no file never had.
+        if self.temporary != self.path {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
     }
 }
 
-/// The name that a file has until it is whole.
-pub(super) fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    PathBuf::from(name)
-}
-
-/// Writes `bytes` to `path` through a temporary name, synced and renamed.
+/// Writes `bytes` to `path`, whole or not at all.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), PretrainError> {
-    let temporary = temporary(path);
-    let mut file = File::create(&temporary).map_err(writing(path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(writing(path))?;
-    std::fs::rename(&temporary, path).map_err(writing(path))
+    files::write_whole(path, bytes).map_err(writing(path))
 }
 
 #[cfg(test)]

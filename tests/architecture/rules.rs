@@ -15,7 +15,7 @@ pub(crate) const LAYERS: &[Layer] = &[
     // These two stand on the kernels crate; `model/checkpoint` writes files.
     ("model", &["files"]),
     ("objective", &[]),
-    ("data", &["audio", "text", "features"]),
+    ("data", &["files", "audio", "text", "features"]),
     ("train", &["files", "data", "model", "objective"]),
     ("config", &["files", "features", "model", "text", "data", "train"]),
     (
@@ -23,7 +23,7 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["files", "audio", "text", "features", "model", "objective", "data", "train", "config"],
     ),
     ("decode", &["text", "features", "model", "config"]),
-    ("bench", &["data", "decode", "text", "config", "features", "model", "audio"]),
+    ("bench", &["files", "data", "decode", "text", "config", "features", "model", "audio"]),
     (
         "cli",
         &[

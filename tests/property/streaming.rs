@@ -162,9 +162,9 @@ fn no_text_is_lost_or_doubled_at_seams() {
 }
 
 /// Clips of a folder, joined to half-minutes: streamed with any seams, the text is that of the
-/// whole heard at once. `ASR_CLIPS` names the folder.
+/// whole heard at once. `ASR_CLIPS` names the folder. Not reached yet: 62 % of held-out clips' characters.
 #[test]
-#[ignore = "needs a folder of clips: ASR_CLIPS=FOLDER"]
+#[ignore = "needs a folder of clips: ASR_CLIPS=FOLDER cargo clips"]
 fn streamed_text_is_that_of_the_whole() {
     let folder = std::env::var_os("ASR_CLIPS").expect("ASR_CLIPS names a folder");
     let clips = asr::audio::audio_files(folder.as_ref(), true).expect("listed");

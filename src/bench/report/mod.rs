@@ -24,9 +24,9 @@ pub use provenance::{Input, ModelIdentity, Provenance, command_line, utc_date};
 use super::Group;
 use super::ml_superb::published::LabelSet;
 use crate::data::Condition;
+use crate::files;
 use crate::text::Variant;
 use serde::Serialize;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Version of the layout of `report.json`.
@@ -239,11 +239,7 @@ impl Report {
         let texts = [self.to_html(), self.to_markdown(), json, self.to_csv()];
         for (name, text) in FILES.iter().zip(texts) {
             let path = folder.join(name);
-            let partial = folder.join(format!("{name}.partial"));
-            let written = std::fs::File::create(&partial)
-                .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-                .and_then(|()| std::fs::rename(&partial, &path));
-            written.map_err(write(&path))?;
+            files::write_whole(&path, text.as_bytes()).map_err(write(&path))?;
         }
         Ok(())
     }

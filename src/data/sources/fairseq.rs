@@ -1,6 +1,6 @@
 //! fairseq's manifests, and those of mHuBERT-147 with language and data set.
 
-use super::{SourceClip, fault, read_list};
+use super::{SourceClip, fault, read_text};
 use crate::data::DataError;
 use crate::text::Language;
 use std::path::Path;
@@ -61,7 +61,7 @@ fn add_texts(clips: &mut [SourceClip], path: &Path) -> Result<(), DataError> {
     } else {
         return Ok(());
     };
-    let text = read_list(&path)?;
+    let text = read_text(&path)?;
     let lines: Vec<&str> = text.lines().collect();
     if lines.len() != clips.len() {
         let found = lines.len().to_string();

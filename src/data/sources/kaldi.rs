@@ -1,6 +1,6 @@
 //! Kaldi and ESPnet data directories.
 
-use super::{SourceClip, fault, read_list, seconds};
+use super::{SourceClip, fault, read_text, seconds};
 use crate::data::DataError;
 use crate::text::Language;
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ fn values(folder: &Path, name: &str) -> Result<HashMap<String, (usize, String)>,
     if !path.is_file() {
         return Ok(HashMap::new());
     }
-    let text = read_list(&path)?;
+    let text = read_text(&path)?;
     let owned =
         |(line, key, value): (usize, &str, &str)| (key.to_owned(), (line, value.to_owned()));
     Ok(pairs(&text, &path)?.into_iter().map(owned).collect())
@@ -46,7 +46,7 @@ fn tagged(text: &str) -> (Option<Language>, &str) {
 /// Reads a directory.
 pub(super) fn read(folder: &Path) -> Result<Vec<SourceClip>, DataError> {
     let scp = folder.join("wav.scp");
-    let text = read_list(&scp)?;
+    let text = read_text(&scp)?;
     let mut recordings: Vec<(&str, PathBuf)> = Vec::new();
     for (line, key, value) in pairs(&text, &scp)? {
         if value.is_empty() || value.ends_with('|') {
@@ -94,7 +94,7 @@ pub(super) fn read(folder: &Path) -> Result<Vec<SourceClip>, DataError> {
         return recordings.into_iter().map(|(name, path)| clip(name, path, None)).collect();
     }
     let recordings: HashMap<&str, PathBuf> = recordings.into_iter().collect();
-    let text = read_list(&segments)?;
+    let text = read_text(&segments)?;
     let mut clips = Vec::new();
     for (line, name, value) in pairs(&text, &segments)? {
         let fields: Vec<&str> = value.split_whitespace().collect();

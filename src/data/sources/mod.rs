@@ -6,13 +6,10 @@ mod kaldi;
 mod table;
 
 use super::DataError;
+use super::manifest::read_text;
 use crate::audio::audio_files;
 use crate::text::Language;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Largest list that is read.
-const MAX_BYTES: u64 = 1 << 30;
 
 /// A clip as a source tells of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +56,7 @@ pub fn read_source(path: &Path, defaults: &SourceDefaults) -> Result<Vec<SourceC
     let mut clips = if path.is_dir() {
         if path.join("wav.scp").is_file() { kaldi::read(path)? } else { folder(path)? }
     } else {
-        let text = read_list(path)?;
+        let text = read_text(path)?;
         match text.lines().next() {
             Some(header) if header.contains('\t') => table::read(&text, path)?,
             Some(_) => fairseq::read(&text, path)?,
@@ -79,17 +76,6 @@ pub fn read_source(path: &Path, defaults: &SourceDefaults) -> Result<Vec<SourceC
         });
     }
     Ok(clips)
-}
-
-fn read_list(path: &Path) -> Result<String, DataError> {
-    let read = |source| DataError::Read { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(read)?;
-    let mut text = String::new();
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(read)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(DataError::TooLarge { path: path.to_owned(), limit: MAX_BYTES });
-    }
-    Ok(text)
 }
 
 /// A value that makes no sense, with its place.
