@@ -1,5 +1,7 @@
 //! The arithmetic of AdamW (Loshchilov and Hutter 2019), in place.
 
+#[cfg(feature = "cuda")]
+use crate::device::{Machine, card::Card, optimiser};
 use crate::linear::add_rows;
 use crate::vector::vectorised;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
@@ -105,6 +107,71 @@ impl InplaceOp1 for Update<'_> {
         apply(self.step, &mut values[start..end], mean, square, self.gradient);
         Ok(())
     }
+}
+
+/// Of gradients on one CUDA device, one per parameter: the norm of all together times `scale`,
+/// and the factor of every value that also keeps this norm below `clip`, `(2,)`. Where the norm is
+/// not finite, neither is. Nothing waits for the device.
+///
+/// # Errors
+/// If a gradient lies elsewhere.
+#[cfg(feature = "cuda")]
+pub fn norm_and_factor(gradients: &[Tensor], scale: f64, clip: f64) -> Result<Tensor> {
+    let Some(card) = gradients.first().and_then(Card::holding) else {
+        bail!("gradients of a device are on it");
+    };
+    let squares = card.buffer(gradients.len())?;
+    for (i, gradient) in gradients.iter().enumerate() {
+        let gradient = gradient.contiguous()?;
+        optimiser::sum_of_squares(&card, card.read(&gradient)?, card.place(&squares).from(i)?)?;
+    }
+    let out = optimiser::norm_and_factor(&card, card.place(&squares), scale, clip)?;
+    Ok(card.tensor(out, 2))
+}
+
+/// As [`update`], of a parameter on a CUDA device. The factor of the gradient is the second value
+/// of `norm`, which [`norm_and_factor`] made, in place of `step.scale`; nothing changes where it is
+/// not finite.
+///
+/// # Errors
+/// If a shape differs from the parameter's or something lies elsewhere.
+#[cfg(feature = "cuda")]
+pub fn update_on_device(
+    parameter: &Tensor,
+    step: Step,
+    moments: (&Tensor, &Tensor),
+    gradient: &Tensor,
+    norm: &Tensor,
+) -> Result<()> {
+    let Some(card) = Card::holding(parameter) else { bail!("the parameter lies on no device") };
+    let gradient = gradient.contiguous()?;
+    let places = (card.read(parameter)?, card.read(moments.0)?, card.read(moments.1)?);
+    let factor = card.read(norm)?.from(1)?;
+    optimiser::adamw(&card, places, card.read(&gradient)?, factor, step)
+}
+
+/// See the build with the feature `cuda`.
+///
+/// # Errors
+/// Always: this build has no devices.
+#[cfg(not(feature = "cuda"))]
+pub fn norm_and_factor(_gradients: &[Tensor], _scale: f64, _clip: f64) -> Result<Tensor> {
+    bail!("built without `cuda`")
+}
+
+/// See the build with the feature `cuda`.
+///
+/// # Errors
+/// Always: this build has no devices.
+#[cfg(not(feature = "cuda"))]
+pub fn update_on_device(
+    _parameter: &Tensor,
+    _step: Step,
+    _moments: (&Tensor, &Tensor),
+    _gradient: &Tensor,
+    _norm: &Tensor,
+) -> Result<()> {
+    bail!("built without `cuda`")
 }
 
 #[cfg(test)]

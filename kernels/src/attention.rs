@@ -3,10 +3,16 @@
 //! Scores exist for one head and a block of queries at a time; the backward pass computes
 //! them again instead of keeping them.
 
+#[cfg(feature = "cuda")]
+use crate::device::{Place, attention as on_device, card::Card};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::matmul::{CPointer, Matrix, Output, Precision, matmul_at, product_into};
 use crate::storage::{slice, with_slice};
 use crate::threads;
 use crate::vector::{exp, max_of, sum_of, vectorised};
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// Queries whose scores are held at a time: as many as keep them in the second-level cache.
@@ -40,6 +46,8 @@ pub fn attention(
         lengths: lengths.to_vec(),
         precision: precision.without_int8(),
         bias: None,
+        #[cfg(feature = "cuda")]
+        log_sums: Mutex::new(None),
     };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
@@ -63,7 +71,8 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, lengths: &[usize]) ->
 /// The score of query `i` and key `j` is `q_i . k_j (dim / heads)^-1/2 + gate[i] bias[j - i]`.
 /// The bias depends on `j - i` alone, so it is a strip of `2 frames - 1` values per head and
 /// no matrix over pairs of frames is ever held. Differentiable in everything: where a gradient
-/// may be asked for it is composed of operations of candle, in f32, and does hold such matrices.
+/// may be asked for on the CPU, it is composed of operations of candle, in f32, and does hold such
+/// matrices; on a CUDA device it holds none.
 ///
 /// # Shapes
 /// `q`, `k`, `v`: `(batch, frames, dim)`; `strip`: `(heads, 2 frames - 1)`, entry
@@ -87,13 +96,26 @@ pub fn gated_attention(
             gate.dims()
         );
     }
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        let op = GatedOnDevice { heads, lengths: lengths.to_vec(), kept: Mutex::new(None) };
+        let qkv = Tensor::cat(&[q, k, v], 0)?;
+        return qkv.apply_op3(&strip.contiguous()?, &gate.contiguous()?, op);
+    }
     if [q, k, v, strip, gate].iter().any(|tensor| tensor.track_op()) {
         return composed((q, k, v), (strip, gate), lengths);
     }
     let bias =
         Bias { strip: strip.flatten_all()?.to_vec1()?, gate: gate.flatten_all()?.to_vec1()? };
     let (lengths, precision) = (lengths.to_vec(), precision.without_int8());
-    let op = Attention { heads, lengths, precision, bias: Some(bias) };
+    let op = Attention {
+        heads,
+        lengths,
+        precision,
+        bias: Some(bias),
+        #[cfg(feature = "cuda")]
+        log_sums: Mutex::new(None),
+    };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
@@ -130,6 +152,9 @@ struct Attention {
     lengths: Vec<usize>,
     precision: Precision,
     bias: Option<Bias>,
+    /// Of each query, for the backward pass on a device.
+    #[cfg(feature = "cuda")]
+    log_sums: Mutex<Option<Tensor>>,
 }
 
 /// Bias by offset, `(heads, 2 frames - 1)`, and its gate by query, `(batch, heads, frames)`.
@@ -307,14 +332,56 @@ impl CustomOp3 for Attention {
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        q: &CudaStorage,
+        q_layout: &Layout,
+        k: &CudaStorage,
+        k_layout: &Layout,
+        v: &CudaStorage,
+        v_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (batch, frames, dim) = q_layout.shape().dims3()?;
+        let card = Card::of(q);
+        let (q, k) = (card.input(q, q_layout)?, card.input(k, k_layout)?);
+        let inputs = on_device::Inputs { q, k, v: card.input(v, v_layout)?, bias: None };
+        let (heads, lengths) = (self.heads, self.lengths.as_slice());
+        let shape = on_device::Shape { frames, dim, heads, lengths };
+        let (out, log_sums) = on_device::forward(&card, inputs, shape)?;
+        let log_sums = card.tensor(log_sums, (batch, heads, frames));
+        *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
+        Ok((card.storage(out), q_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        _out: &Tensor,
+        out: &Tensor,
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(q) {
+            let (batch, frames, dim) = q.dims3()?;
+            let log_sums = self.log_sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(log_sums) = log_sums.as_ref() else {
+                bail!("attention backwards before forwards");
+            };
+            let dout = dout.contiguous()?;
+            let (q, k, v) = (card.read(q)?, card.read(k)?, card.read(v)?);
+            let inputs = on_device::Inputs { q, k, v, bias: None };
+            let (heads, lengths) = (self.heads, self.lengths.as_slice());
+            let shape = on_device::Shape { frames, dim, heads, lengths };
+            let kept = (card.read(out)?, card.read(log_sums)?, card.read(&dout)?);
+            let got = on_device::backward(&card, inputs, kept, shape)?;
+            let qkv = card.tensor(got.qkv, (3 * batch, frames, dim));
+            let part = |i: usize| qkv.narrow(0, i * batch, batch).map(Some);
+            return Ok((part(0)?, part(1)?, part(2)?));
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = out;
         if self.bias.is_some() {
             bail!("a gated bias without gradients was given to a training pass");
         }
@@ -385,6 +452,97 @@ impl Attention {
             head.zero(valid, dk);
             head.zero(valid, dv);
         }
+    }
+}
+
+/// Attention with a gated bias on a CUDA device. Queries, keys and values come one after the
+/// other, `(3 batch, frames, dim)`: an operation has three inputs.
+#[cfg(feature = "cuda")]
+struct GatedOnDevice {
+    heads: usize,
+    lengths: Vec<usize>,
+    /// Of the forward pass: the logarithm of each query's normaliser.
+    kept: Mutex<Option<Tensor>>,
+}
+
+#[cfg(feature = "cuda")]
+impl GatedOnDevice {
+    fn inputs<'a>(
+        qkv: Place<'a>,
+        bias: (Place<'a>, Place<'a>),
+    ) -> Result<on_device::Inputs<'a>> {
+        let n = qkv.len / 3;
+        let (k, v) = (qkv.from(n)?, qkv.from(2 * n)?);
+        Ok(on_device::Inputs { q: qkv, k, v, bias: Some(bias) })
+    }
+
+    fn shape(&self, frames: usize, dim: usize) -> on_device::Shape<'_> {
+        on_device::Shape { frames, dim, heads: self.heads, lengths: &self.lengths }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl CustomOp3 for GatedOnDevice {
+    fn name(&self) -> &'static str {
+        "gated-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("this form of attention is for CUDA devices")
+    }
+
+    fn cuda_fwd(
+        &self,
+        qkv: &CudaStorage,
+        qkv_layout: &Layout,
+        strip: &CudaStorage,
+        strip_layout: &Layout,
+        gate: &CudaStorage,
+        gate_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (_, frames, dim) = qkv_layout.shape().dims3()?;
+        let card = Card::of(qkv);
+        let bias = (card.input(strip, strip_layout)?, card.input(gate, gate_layout)?);
+        let inputs = Self::inputs(card.input(qkv, qkv_layout)?, bias)?;
+        let (out, log_sums) = on_device::forward(&card, inputs, self.shape(frames, dim))?;
+        let log_sums = card.tensor(log_sums, gate_layout.shape());
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
+        Ok((card.storage(out), (self.lengths.len(), frames, dim).into()))
+    }
+
+    fn bwd(
+        &self,
+        qkv: &Tensor,
+        strip: &Tensor,
+        gate: &Tensor,
+        out: &Tensor,
+        dout: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (Some(card), (_, frames, dim)) = (Card::holding(qkv), qkv.dims3()?) else {
+            bail!("this form of attention is for CUDA devices");
+        };
+        let log_sums = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log_sums) = log_sums.as_ref() else {
+            bail!("attention backwards before forwards");
+        };
+        let dout = dout.contiguous()?;
+        let inputs = Self::inputs(card.read(qkv)?, (card.read(strip)?, card.read(gate)?))?;
+        let kept = (card.read(out)?, card.read(log_sums)?, card.read(&dout)?);
+        let got = on_device::backward(&card, inputs, kept, self.shape(frames, dim))?;
+        let (dstrip, dgate) = got.bias.map_or((None, None), |(strip, gate)| (Some(strip), Some(gate)));
+        Ok((
+            Some(card.tensor(got.qkv, qkv.shape())),
+            dstrip.map(|dstrip| card.tensor(dstrip, strip.shape())),
+            dgate.map(|dgate| card.tensor(dgate, gate.shape())),
+        ))
     }
 }
 

@@ -5,6 +5,10 @@
 //! overlap, read where it lies. A transposed convolution is the same map read backwards, so
 //! three functions (`gather`, `scatter`, `weight_gradient`) make both and their gradients.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, conv as on_device};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::gradients::deliver;
 use crate::matmul::{Matrix, Output, Precision, matmul};
 use crate::storage::{slice, with_slice};
@@ -197,6 +201,24 @@ impl CustomOp2 for Conv {
         Ok((CpuStorage::F32(y), (batch, short_frames, map.short_channels).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (clips, frames, _) = x_layout.shape().dims3()?;
+        let map = self.map;
+        let card = Card::of(x);
+        let (x, weight) = (card.input(x, x_layout)?, card.input(weight, weight_layout)?);
+        let short_frames = (frames - map.kernel) / map.stride + 1;
+        let shape = on_device::Shape { map, clips, long_frames: frames, short_frames };
+        let y = on_device::gather(&card, x, weight, shape)?;
+        Ok((card.storage(y), (clips, short_frames, map.short_channels).into()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -240,6 +262,24 @@ impl CustomOp2 for ConvTranspose {
         Ok((CpuStorage::F32(y), (batch, long_frames, map.long_channels).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (clips, frames, _) = x_layout.shape().dims3()?;
+        let map = self.map;
+        let card = Card::of(x);
+        let (x, weight) = (card.input(x, x_layout)?, card.input(weight, weight_layout)?);
+        let long_frames = (frames - 1) * map.stride + map.kernel + self.output_padding;
+        let shape = on_device::Shape { map, clips, long_frames, short_frames: frames };
+        let y = on_device::scatter(&card, x, weight, shape)?;
+        Ok((card.storage(y), (clips, long_frames, map.long_channels).into()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -273,6 +313,26 @@ fn gradients(
         (long_frames * map.long_channels, short_frames * map.short_channels);
     let target = if wanted == Wanted::Long { long } else { short };
     let clips = target.dim(0)?;
+    #[cfg(feature = "cuda")]
+    if let Some(card) = Card::holding(weight) {
+        let shape = on_device::Shape { map, clips, long_frames, short_frames };
+        let (long, short) = (long.contiguous()?, short.contiguous()?);
+        let (from, to) = (card.read(&short)?, card.read(&long)?);
+        let dw = match weight.track_op() {
+            true => Some(on_device::weight_gradient(&card, from, to, shape)?),
+            false => None,
+        };
+        let dw = dw.map(|dw| card.tensor(dw, weight.shape()));
+        if !target.track_op() {
+            return Ok((None, dw));
+        }
+        let weight = card.read(weight)?;
+        let dx = match wanted {
+            Wanted::Long => on_device::scatter(&card, from, weight, shape)?,
+            Wanted::Short => on_device::gather(&card, to, weight, shape)?,
+        };
+        return Ok((Some(card.tensor(dx, target.shape())), dw));
+    }
     let dw = with_slice(long, |long| {
         with_slice(short, |short| {
             map.deliver(weight, |packed| {

@@ -1,6 +1,10 @@
 //! Cross entropy of classes straight from logits: `loss = ln Σ exp(z) - z_target`, with
 //! gradient `softmax(z) - onehot(target)`.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, loss};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
@@ -50,8 +54,24 @@ impl CustomOp1 for CrossEntropy {
         Ok((CpuStorage::F32(losses), rows.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, logits: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (rows, classes) = layout.shape().dims2()?;
+        let card = Card::of(logits);
+        let logits = card.input(logits, layout)?;
+        let losses = loss::cross_entropy(&card, logits, &self.targets, classes)?;
+        Ok((card.storage(losses), rows.into()))
+    }
+
     fn bwd(&self, logits: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (_, classes) = logits.dims2()?;
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(logits) {
+            let dy = dy.contiguous()?;
+            let (x, dy) = (card.read(logits)?, card.read(&dy)?);
+            let slopes = loss::cross_entropy_gradient(&card, x, dy, &self.targets, classes)?;
+            return Ok(Some(card.tensor(slopes, logits.shape())));
+        }
         let mut slopes = with_slice(logits, <[f32]>::to_vec)?;
         let upstream = with_slice(dy, <[f32]>::to_vec)?;
         let rows = slopes.chunks_exact_mut(classes.max(1)).zip(&self.targets).zip(&upstream);

@@ -3,6 +3,12 @@
 //! Forward and backward variables are kept as natural logarithms in f64. Nothing the size
 //! of `(frames, vocab)` is stored besides the gradient itself.
 
+#[cfg(feature = "cuda")]
+use crate::device::{Machine, card::Card, ctc as on_device, pointwise};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+#[cfg(feature = "cuda")]
+use candle_core::cuda::cudarc::driver::CudaSlice;
 use crate::storage::{with_slice, written};
 use crate::threads;
 use crate::vector::{exp, max_of, sum_of, vectorised};
@@ -58,7 +64,7 @@ pub fn ctc_loss(
 ///
 /// # Shapes
 /// As [`ctc_loss`]; returns the sum `(batch,)`, differentiable in `logits`, and the losses of
-/// each term without their weights.
+/// each term without their weights, `(batch,)` each, not differentiable.
 ///
 /// # Errors
 /// As [`ctc_loss`].
@@ -67,7 +73,7 @@ pub fn ctc_losses(
     terms: &[Term],
     lengths: &[usize],
     blank: u32,
-) -> Result<(Tensor, Vec<Vec<f32>>)> {
+) -> Result<(Tensor, Vec<Tensor>)> {
     let (batch, frames, vocab) = logits.dims3()?;
     for Term { targets, weights } in terms {
         if targets.len() != batch || weights.len() != batch || lengths.len() != batch {
@@ -83,6 +89,10 @@ pub fn ctc_losses(
         bail!("ctc: blank {blank} of {vocab} tokens, lengths {lengths:?} of {frames} frames");
     }
     let logits = logits.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let Some(card) = Card::holding(&logits) {
+        return losses_on_device(&card, &logits, terms, lengths, blank);
+    }
     let clips: Vec<Mutex<Option<Clip>>> = (0..batch).map(|_| Mutex::new(None)).collect();
     with_slice(&logits, |logits| {
         threads::for_each(batch, |i| {
@@ -107,9 +117,68 @@ pub fn ctc_losses(
         .map(|clip| clip.expect("every clip was visited"))
         .collect();
     let losses = (0..terms.len())
-        .map(|k| clips.iter().map(|c| -c.trellises[k].0.log_likelihood() as f32).collect())
-        .collect();
+        .map(|k| {
+            let loss = |c: &Clip| -c.trellises[k].0.log_likelihood() as f32;
+            Tensor::from_vec(clips.iter().map(loss).collect(), batch, logits.device())
+        })
+        .collect::<Result<_>>()?;
     Ok((logits.apply_op1(Ctc { clips })?, losses))
+}
+
+/// [`ctc_losses`] where the logits lie.
+#[cfg(feature = "cuda")]
+fn losses_on_device(
+    card: &Card,
+    logits: &Tensor,
+    terms: &[Term],
+    lengths: &[usize],
+    blank: u32,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let (clips, frames, vocab) = logits.dims3()?;
+    let shape = on_device::Shape { clips, frames, vocab };
+    let (losses, sums) =
+        on_device::Losses::new(card, card.read(logits)?, shape, (terms, lengths, blank))?;
+    let of_term = |i| {
+        let own = pointwise::scaled(card, card.place(losses.of_term(i)), 1.0)?;
+        Ok(card.tensor(own, clips))
+    };
+    let each = (0..terms.len()).map(of_term).collect::<Result<_>>()?;
+    let sums = Mutex::new(Some(card.storage(sums)));
+    Ok((logits.apply_op1(OnDevice { losses, sums, clips })?, each))
+}
+
+#[cfg(feature = "cuda")]
+struct OnDevice {
+    losses: on_device::Losses<CudaSlice<f32>>,
+    /// What the forward pass gives, once.
+    sums: Mutex<Option<CudaStorage>>,
+    clips: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl CustomOp1 for OnDevice {
+    fn name(&self) -> &'static str {
+        "ctc-loss"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("these losses lie on a CUDA device")
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        match self.sums.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(sums) => Ok((sums, self.clips.into())),
+            None => bail!("these losses were given already"),
+        }
+    }
+
+    fn bwd(&self, logits: &Tensor, _losses: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
+        let Some(card) = Card::holding(logits) else { bail!("these losses lie on a CUDA device") };
+        let upstream = upstream.contiguous()?;
+        let (x, slopes) = (card.read(logits)?, card.read(&upstream)?);
+        let gradient = self.losses.gradient(&card, x, slopes)?;
+        Ok(Some(card.tensor(gradient, logits.shape())))
+    }
 }
 
 /// Fewest frames that can spell `tokens`: one each, and a blank between equal neighbours.

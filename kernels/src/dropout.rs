@@ -1,6 +1,10 @@
 //! Dropout whose mask is a function of a seed, so that a run repeats exactly and the
 //! backward pass draws the same mask again instead of keeping it.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, pointwise};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice, written};
 use crate::threads;
 use crate::vector::vectorised;
@@ -26,11 +30,17 @@ struct Dropout {
     seed: u64,
 }
 
+/// Hashes below this are dropped.
+#[inline(always)]
+pub(crate) fn threshold(rate: f32) -> u32 {
+    (f64::from(rate) * 4_294_967_296.0) as u32
+}
+
 vectorised! {
     /// `first` is the index of the first value.
     fn apply(rate: f32, seed: u64, first: usize, x: &[f32], y: &mut [MaybeUninit<f32>]) {
         let scale = (1.0 - rate).recip();
-        let threshold = (f64::from(rate) * 4_294_967_296.0) as u32;
+        let threshold = threshold(rate);
         let (low, high) = (seed as u32, (seed >> 32) as u32);
         for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
             // Integer hash by Wellons (lowbias32), over the index and both halves of the seed.
@@ -63,7 +73,20 @@ impl CustomOp1 for Dropout {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(x);
+        let y = pointwise::dropout(&card, card.input(x, layout)?, self.rate, self.seed)?;
+        Ok((card.storage(y), layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let dy = dy.contiguous()?;
+            let dx = pointwise::dropout(&card, card.read(&dy)?, self.rate, self.seed)?;
+            return Ok(Some(card.tensor(dx, x.shape())));
+        }
         let dx = with_slice(dy, |dy| self.of(dy))?;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }

@@ -54,8 +54,8 @@ pub enum FrontEndNorm<'a> {
     Layer(&'a Tensor, &'a Tensor, f64),
 }
 
-/// Whether [`front_end`] computes such a stack: nothing in it is trained, and a group norm
-/// comes first, over windows short enough.
+/// Whether [`front_end`] computes such a stack: it lies on the CPU, nothing in it is trained, and
+/// a group norm comes first, over windows short enough.
 #[must_use]
 pub fn applies(x: &Tensor, layers: &[FrontEndLayer<'_>]) -> bool {
     let grouped = |norm: &FrontEndNorm<'_>| matches!(norm, FrontEndNorm::Group(..));
@@ -68,7 +68,8 @@ pub fn applies(x: &Tensor, layers: &[FrontEndLayer<'_>]) -> bool {
         };
         norm || layer.weight.track_op() || layer.bias.is_some_and(Tensor::track_op)
     };
-    !x.track_op()
+    x.device().is_cpu()
+        && !x.track_op()
         && !layers.is_empty()
         && !layers.iter().any(trained)
         && layers.iter().skip(1).all(|layer| !grouped(&layer.norm))

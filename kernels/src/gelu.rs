@@ -1,5 +1,9 @@
 //! Exact GELU, `x Φ(x)`, to 1e-6.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, pointwise};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice, written};
 use crate::threads;
 use crate::vector::{gelu as gelu_of, gelu_slope, vectorised};
@@ -72,7 +76,20 @@ impl CustomOp1 for Gelu {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(x);
+        let y = pointwise::gelu(&card, card.input(x, layout)?)?;
+        Ok((card.storage(y), layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let dy = dy.contiguous()?;
+            let dx = pointwise::gelu_gradient(&card, card.read(x)?, card.read(&dy)?)?;
+            return Ok(Some(card.tensor(dx, x.shape())));
+        }
         let dx = with_slice(x, |x| with_slice(dy, |dy| gradient(x, dy)))??;
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }

@@ -18,6 +18,8 @@ thread_local! {
 #[derive(Debug)]
 struct Slot {
     values: Vec<f32>,
+    /// The gradient of a parameter that does not lie on the CPU, in place of `values`.
+    elsewhere: Option<Tensor>,
     /// Whether `values` belong to the pass; otherwise they are left over from the one before.
     reached: bool,
 }
@@ -32,7 +34,11 @@ impl Gradients {
     /// Room for the gradients of `parameters`.
     #[must_use]
     pub fn of<'a>(parameters: impl IntoIterator<Item = &'a Var>) -> Self {
-        let slot = |var: &Var| Slot { values: vec![0.0; var.elem_count()], reached: false };
+        let slot = |var: &Var| Slot {
+            values: vec![0.0; if var.device().is_cpu() { var.elem_count() } else { 0 }],
+            elsewhere: None,
+            reached: false,
+        };
         Self { slots: parameters.into_iter().map(|var| (var.id(), slot(var))).collect() }
     }
 
@@ -43,6 +49,7 @@ impl Gradients {
     pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
         for slot in self.slots.values_mut() {
             slot.reached = false;
+            slot.elsewhere = None;
         }
         let outer = COLLECTED.replace(Some(std::mem::take(&mut self.slots)));
         let store = loss.backward();
@@ -51,6 +58,11 @@ impl Gradients {
         // What other operations found goes through candle's store.
         for (id, slot) in &mut self.slots {
             if let Some(gradient) = store.get_id(*id) {
+                if !gradient.device().is_cpu() {
+                    slot.elsewhere = Some(gradient.contiguous()?);
+                    slot.reached = true;
+                    continue;
+                }
                 with_slice(gradient, |gradient| {
                     if slot.reached {
                         for (sum, g) in slot.values.iter_mut().zip(gradient) {
@@ -67,14 +79,30 @@ impl Gradients {
         Ok(())
     }
 
-    /// The gradient of a parameter, row-major; `None` if the loss does not depend on it.
+    /// The gradient of a parameter on the CPU, row-major; `None` if the loss does not depend on it.
     #[must_use]
     pub fn get(&self, parameter: &Var) -> Option<&[f32]> {
         let slot = self.slots.get(&parameter.id())?;
         slot.reached.then_some(slot.values.as_slice())
     }
 
-    /// The gradient of a parameter, zero if the loss does not depend on it; `None` if there is
+    /// Whether the loss depends on a parameter.
+    #[must_use]
+    pub fn reached(&self, parameter: &Var) -> bool {
+        self.slots.get(&parameter.id()).is_some_and(|slot| slot.reached)
+    }
+
+    /// The gradient of a parameter that does not lie on the CPU, zero if the loss does not depend
+    /// on it; `None` if there is no room for it.
+    ///
+    /// # Errors
+    /// If there is no room on the device.
+    pub fn elsewhere(&self, parameter: &Var) -> Result<Option<Tensor>> {
+        let Some(slot) = self.slots.get(&parameter.id()) else { return Ok(None) };
+        slot.elsewhere.clone().map_or_else(|| parameter.zeros_like(), Ok).map(Some)
+    }
+
+    /// The gradient of a parameter on the CPU, zero if the loss does not depend on it; `None` if there is
     /// no room for it. Its buffer is to be given back for the next pass.
     #[must_use]
     pub fn take(&mut self, parameter: &Var) -> Option<Vec<f32>> {
@@ -89,7 +117,7 @@ impl Gradients {
     /// Gives back a buffer that was taken, whatever it holds now.
     pub fn give_back(&mut self, parameter: &Var, values: Vec<f32>) {
         if let Some(slot) = self.slots.get_mut(&parameter.id()) {
-            *slot = Slot { values, reached: false };
+            *slot = Slot { values, elsewhere: None, reached: false };
         }
     }
 }
@@ -120,7 +148,7 @@ pub(crate) fn deliver(
     write(&mut values, if reached { Output::Accumulate } else { Output::Overwrite });
     COLLECTED.with_borrow_mut(|slots| {
         if let Some(slot) = slots.as_mut().and_then(|slots| slots.get_mut(&id)) {
-            *slot = Slot { values, reached: true };
+            *slot = Slot { values, elsewhere: None, reached: true };
         }
     });
     Ok(None)

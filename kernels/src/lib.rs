@@ -27,11 +27,14 @@
 //! All tensors are f32, contiguous `(batch, frames, dim)`. Instruction sets are chosen at
 //! run time ([`isa`]); work is spread by [`threads`].
 
+pub mod accelerator;
 pub mod adamw;
 pub mod attention;
 pub mod conv;
 pub mod cross_entropy;
 pub mod ctc;
+#[cfg(any(test, feature = "cuda"))]
+mod device;
 pub mod dropout;
 pub mod front_end;
 pub mod gelu;

@@ -1,5 +1,9 @@
 //! Affine map of the last dimension.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, linear as on_device};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::gradients::{deliver, deliver_sum};
 use crate::matmul::{
     Matrix, Output, Packed, Precision, PreparedWeight, matmul, matmul_packed, product,
@@ -49,12 +53,20 @@ pub fn activated_linear(
     let (outputs, inputs) = weight.dims2()?;
     let pack =
         |w: &[f32]| Packed::new(Matrix::row_major(w, outputs, inputs).transposed(), precision);
-    let packed = match prepared {
+    let packed = match prepared.filter(|_| weight.device().is_cpu()) {
         Some(prepared) => prepared.get(&weight, precision, pack)?,
         None => None,
     };
     let trained = x.track_op() || weight.track_op() || bias.track_op();
-    let op = Linear { precision, packed, activation, trained, before: Mutex::new(Vec::new()) };
+    let op = Linear {
+        precision,
+        packed,
+        activation,
+        trained,
+        before: Mutex::new(Vec::new()),
+        #[cfg(feature = "cuda")]
+        before_on_device: Mutex::new(None),
+    };
     x.contiguous()?.apply_op3(&weight, &bias, op)
 }
 
@@ -66,6 +78,9 @@ struct Linear {
     trained: bool,
     /// What went into the activation, for the backward pass.
     before: Mutex<Vec<f32>>,
+    /// The same on a device.
+    #[cfg(feature = "cuda")]
+    before_on_device: Mutex<Option<Tensor>>,
 }
 
 vectorised! {
@@ -129,6 +144,41 @@ impl CustomOp3 for Linear {
         Ok((CpuStorage::F32(y), dims.into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let mut dims = x_layout.dims().to_vec();
+        let (outputs, inputs) = weight_layout.shape().dims2()?;
+        if dims.last() != Some(&inputs) || bias_layout.dims() != [outputs] {
+            bail!(
+                "linear: x {dims:?}, weight {:?}, bias {:?} do not fit",
+                weight_layout.dims(),
+                bias_layout.dims()
+            );
+        }
+        let card = Card::of(x);
+        let places = (
+            card.input(x, x_layout)?,
+            card.input(weight, weight_layout)?,
+            card.input(bias, bias_layout)?,
+        );
+        let what = (self.activation, self.trained);
+        let (y, before) = on_device::forward(&card, places, (outputs, inputs), what, self.precision)?;
+        if let Some(last) = dims.last_mut() {
+            *last = outputs;
+        }
+        let before = before.map(|before| card.tensor(before, dims.as_slice()));
+        *self.before_on_device.lock().unwrap_or_else(PoisonError::into_inner) = before;
+        Ok((card.storage(y), dims.into()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -138,6 +188,21 @@ impl CustomOp3 for Linear {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (outputs, inputs) = weight.dims2()?;
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let before = self.before_on_device.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = before.as_ref().map(|before| card.read(before)).transpose()?;
+            let dy = dy.contiguous()?;
+            let places = (card.read(x)?, card.read(weight)?, before, card.read(&dy)?);
+            let wanted = [x, weight, bias].map(Tensor::track_op);
+            let got =
+                on_device::backward(&card, places, (outputs, inputs), wanted, self.precision)?;
+            return Ok((
+                got.x.map(|dx| card.tensor(dx, x.shape())),
+                got.weight.map(|dw| card.tensor(dw, weight.shape())),
+                got.bias.map(|db| card.tensor(db, bias.shape())),
+            ));
+        }
         let rows = dy.elem_count() / outputs;
         with_slice(dy, |dy| {
             let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);

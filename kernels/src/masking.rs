@@ -1,6 +1,10 @@
 //! What masked prediction does to frames: some are replaced by one learned vector, and what
 //! goes back into the front end is damped.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, pointwise};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
@@ -53,6 +57,20 @@ impl CustomOp2 for ReplaceFrames {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        embedding: &CudaStorage,
+        embedding_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(x);
+        let (x, row) = (card.input(x, x_layout)?, card.input(embedding, embedding_layout)?);
+        let y = pointwise::replace_rows(&card, x, row, &self.masked)?;
+        Ok((card.storage(y), x_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -60,6 +78,14 @@ impl CustomOp2 for ReplaceFrames {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let dy = dy.contiguous()?;
+            let dy = card.read(&dy)?;
+            let (dx, row) = pointwise::replace_rows_gradient(&card, dy, self.dim, &self.masked)?;
+            let row = card.tensor(row, embedding.shape());
+            return Ok((Some(card.tensor(dx, x.shape())), Some(row)));
+        }
         let mut dx = with_slice(dy, <[f32]>::to_vec)?;
         let mut sum = vec![0.0_f64; self.dim];
         for (frame, &masked) in dx.chunks_exact_mut(self.dim.max(1)).zip(&self.masked) {
@@ -97,6 +123,13 @@ impl CustomOp1 for ScaleGradient {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok((CpuStorage::F32(slice(storage, layout)?.to_vec()), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(x);
+        let y = pointwise::scaled(&card, card.input(x, layout)?, 1.0)?;
+        Ok((card.storage(y), layout.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {

@@ -4,6 +4,10 @@
 //! squared length of each centroid, a block of frames at a time so that the product stays in
 //! the cache until its minima are found.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, loss};
+#[cfg(feature = "cuda")]
+use candle_core::{Device, Result, Tensor, bail};
 use crate::matmul::{Matrix, Output, Packed, Precision, matmul_packed_into};
 use crate::threads;
 use crate::vector::vectorised;
@@ -121,6 +125,49 @@ impl Centroids {
             squared_distance(frame, &self.values[start..start + self.dim])
         };
         frames.chunks_exact(self.dim).zip(found).map(distance).collect()
+    }
+}
+
+/// Centroids on a CUDA device.
+#[cfg(feature = "cuda")]
+#[derive(Debug)]
+pub struct DeviceCentroids {
+    /// `-2 c`, `(centroids, dim)`
+    doubled: Tensor,
+    /// `|c|²`
+    squares: Tensor,
+}
+
+#[cfg(feature = "cuda")]
+impl DeviceCentroids {
+    /// Copies centroids to a device.
+    ///
+    /// # Errors
+    /// If there is no room on the device.
+    pub fn new(centroids: &Centroids, device: &Device) -> Result<Self> {
+        let doubled: Vec<f32> = centroids.values.iter().map(|v| -2.0 * v).collect();
+        Ok(Self {
+            doubled: Tensor::from_vec(doubled, (centroids.count(), centroids.dim), device)?,
+            squares: Tensor::new(centroids.squares.as_slice(), device)?,
+        })
+    }
+
+    /// As [`Centroids::nearest`], of frames `(frames, dim)` on the device; returns `(frames,)`,
+    /// u32.
+    ///
+    /// # Errors
+    /// If the frames are as wide as no centroid or lie elsewhere.
+    pub fn nearest(&self, frames: &Tensor) -> Result<Tensor> {
+        let (n, dim) = frames.dims2()?;
+        let (Some(card), true) = (Card::holding(frames), dim == self.doubled.dim(1)?) else {
+            bail!("frames {:?} for centroids {:?}", frames.dims(), self.doubled.dims());
+        };
+        let frames = frames.contiguous()?;
+        let found = card.numbers(n)?;
+        let prepared = (card.read(&self.doubled)?, card.read(&self.squares)?);
+        let to = card.read_of::<u32>(&found)?;
+        loss::nearest(&card, card.read(&frames)?, prepared, dim, to)?;
+        Ok(found)
     }
 }
 

@@ -1,5 +1,9 @@
 //! Zeroing what lies past the end of each clip of a batch.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, pointwise};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
@@ -45,8 +49,24 @@ impl CustomOp1 for ZeroPadding {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (_, frames, dim) = layout.shape().dims3()?;
+        let card = Card::of(x);
+        let x = card.input(x, layout)?;
+        let y = pointwise::zero_padding(&card, x, &self.lengths, (frames, dim))?;
+        Ok((card.storage(y), layout.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (_, frames, dim) = x.dims3()?;
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let dy = dy.contiguous()?;
+            let dy = card.read(&dy)?;
+            let dx = pointwise::zero_padding(&card, dy, &self.lengths, (frames, dim))?;
+            return Ok(Some(card.tensor(dx, x.shape())));
+        }
         let mut dx = with_slice(dy, <[f32]>::to_vec)?;
         self.apply(&mut dx, frames, dim);
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))

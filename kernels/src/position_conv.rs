@@ -1,5 +1,9 @@
 //! The grouped convolution that tells HuBERT's Transformer where it is in time.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, position_conv as on_device};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::conv::{Map, scatter, weight_gradient};
 use crate::matmul::{Matrix, Output, Precision, product};
 use crate::storage::{slice, with_slice};
@@ -116,6 +120,23 @@ impl CustomOp2 for PositionConv {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (clips, frames, dim) = x_layout.shape().dims3()?;
+        let (_, width, kernel) = weight_layout.shape().dims3()?;
+        let card = Card::of(x);
+        let (x, weight) = (card.input(x, x_layout)?, card.input(weight, weight_layout)?);
+        let shape = on_device::Shape { clips, frames, dim, width, kernel };
+        let y = on_device::forward(&card, x, weight, shape)?;
+        Ok((card.storage(y), x_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -125,6 +146,16 @@ impl CustomOp2 for PositionConv {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (batch, frames, dim) = x.dims3()?;
         let (_, channels, kernel) = weight.dims3()?;
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let shape = on_device::Shape { clips: batch, frames, dim, width: channels, kernel };
+            let dy = dy.contiguous()?;
+            let (x_in, w_in, dy) = (card.read(x)?, card.read(weight)?, card.read(&dy)?);
+            let dx = on_device::input_gradient(&card, dy, w_in, shape)?;
+            let dw = on_device::weight_gradient(&card, x_in, dy, shape, self.precision)?;
+            let dw = card.tensor(dw, weight.shape());
+            return Ok((Some(card.tensor(dx, x.shape())), Some(dw)));
+        }
         let map = self.map(channels, kernel);
         let packed = with_slice(weight, |w| map.pack(w).into_owned())?;
         let dx = Mutex::new(vec![0.0; x.elem_count()]);

@@ -1,5 +1,9 @@
 //! The sum of two branches, scaled.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, pointwise};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice, written};
 use crate::threads;
 use crate::vector::vectorised;
@@ -59,6 +63,20 @@ impl CustomOp2 for ScaledSum {
         Ok((CpuStorage::F32(y), a_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(a);
+        let (a, b) = (card.input(a, a_layout)?, card.input(b, b_layout)?);
+        let y = pointwise::scaled_sum(&card, a, b, self.scale)?;
+        Ok((card.storage(y), a_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         a: &Tensor,
@@ -66,6 +84,13 @@ impl CustomOp2 for ScaledSum {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(dy) {
+            let dy = dy.contiguous()?;
+            let dx = pointwise::scaled(&card, card.read(&dy)?, self.scale)?;
+            let dx = card.tensor(dx, dy.shape());
+            return Ok((Some(dx.clone()), Some(dx)));
+        }
         let dx = with_slice(dy, |dy| {
             // SAFETY: each value is written.
             unsafe { written(dy.len(), |dx| scaled(dy, self.scale, dx)) }

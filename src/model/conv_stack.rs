@@ -94,7 +94,11 @@ impl ConvStack {
     pub(super) fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Sequence> {
         let steps = input.frames()?;
         let missing = self.receptive_field.saturating_sub(steps);
-        let mut x = input.hidden.pad_with_zeros(1, 0, missing)?;
+        let x = match self.layers.first() {
+            Some(layer) => input.hidden.to_device(layer.weight.device())?,
+            None => input.hidden.clone(),
+        };
+        let mut x = x.pad_with_zeros(1, 0, missing)?;
         let mut lengths: Vec<usize> =
             input.lengths.iter().map(|&n| n.max(self.receptive_field)).collect();
         let layers: Vec<FrontEndLayer<'_>> = self.layers.iter().map(Layer::for_inference).collect();

@@ -11,6 +11,7 @@ mod after_block;
 mod batch_norm;
 mod config;
 mod conv_stack;
+mod device;
 mod downstream;
 mod ecapa;
 mod encoder;
@@ -47,6 +48,7 @@ pub use config::{
     ConfigError, ConvLayer, ConvNorm, EncoderConfig, Family, RelativePositions, Sampling,
     UpsamplerOrder, Variant,
 };
+pub use device::{compute_on, device};
 pub use downstream::{DownstreamConfig, TransformerHeadConfig};
 pub use ecapa::EcapaTdnn;
 pub use encoder::{Encoded, Encoder, waveform_batch};

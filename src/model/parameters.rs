@@ -3,6 +3,7 @@
 use super::adaptation::Adaptation;
 use super::batch_norm::{BatchStatistics, is_statistic};
 use super::init::{self, Start};
+use super::device::device;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
@@ -46,17 +47,20 @@ impl Parameters {
     pub fn from_tensors(tensors: HashMap<String, Tensor>) -> Result<Self> {
         let vars = tensors
             .into_iter()
-            .map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor.to_dtype(DType::F32)?)?)))
+            .map(|(name, tensor)| {
+                let tensor = tensor.to_dtype(DType::F32)?.to_device(&device())?;
+                Ok((name, Var::from_tensor(&tensor)?))
+            })
             .collect::<Result<_>>()?;
         Ok(Self { vars: Arc::new(Mutex::new(vars)), frozen: Frozen::default() })
     }
 
-    /// Adds a parameter, or replaces the one of that name; `values` are not copied.
+    /// Adds a parameter, or replaces the one of that name; on the CPU `values` are not copied.
     ///
     /// # Errors
     /// If there are more or fewer values than `shape` has elements.
     pub fn insert(&self, name: &str, values: Vec<f32>, shape: &[usize]) -> Result<()> {
-        let var = Var::from_vec(values, shape, &Device::Cpu)?;
+        let var = Var::from_vec(values, shape, &device())?;
         let mut vars = self.vars.lock().unwrap_or_else(PoisonError::into_inner);
         vars.insert(name.to_owned(), var);
         Ok(())
@@ -85,7 +89,7 @@ impl Parameters {
 
     fn builder(&self, seed: Option<u64>, frozen: bool) -> VarBuilder<'static> {
         let backend = Backend { parameters: self.clone(), seed, frozen };
-        VarBuilder::from_backend(Box::new(backend), DType::F32, Device::Cpu)
+        VarBuilder::from_backend(Box::new(backend), DType::F32, device())
     }
 
     /// Every parameter by name, in the order of names.
@@ -137,7 +141,7 @@ impl Parameters {
                 let Some(var) = vars.get(&name) else { bail!("parameter `{name}` is missing") };
                 let mut running = var.to_vec1::<f32>()?;
                 BatchStatistics::moved(&mut running, values);
-                var.set(&Tensor::from_vec(running, var.shape(), &Device::Cpu)?)?;
+                var.set(&Tensor::from_vec(running, var.shape(), var.device())?)?;
             }
         }
         Ok(())
@@ -223,7 +227,7 @@ impl SimpleBackend for Backend {
             other => bail!("parameter `{name}` cannot start from {other:?}"),
         };
         let values = init::values(start, name, seed, shape.elem_count());
-        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        let var = Var::from_vec(values, shape, &device())?;
         let tensor = self.handed_out(name, &var);
         vars.insert(name.to_owned(), var);
         Ok(tensor)

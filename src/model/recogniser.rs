@@ -240,9 +240,10 @@ impl Recogniser {
         let still = Pass::inference(pass.precision());
         let inner = match self.input {
             Input::States => {
+                let input = input.with_hidden(input.hidden.to_device(self.proj.device())?);
                 let read = match &self.layer_weights {
-                    Some(weights) => weights.of_stored(input)?,
-                    None => input.clone(),
+                    Some(weights) => weights.of_stored(&input)?,
+                    None => input,
                 };
                 return self.speak(&read, None, listener, pass);
             }

@@ -11,7 +11,7 @@ use super::wavlm::{Gate, RelativeBias};
 use asr_kernels::front_end::FrontEndNorm;
 use asr_kernels::linear::{self, Activation};
 use asr_kernels::{PreparedWeight, attention, gelu, norm, position_conv};
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::OnceLock;
 
@@ -82,6 +82,11 @@ impl Linear {
 
     pub(super) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.activated(x, Activation::Identity, pass)
+    }
+
+    /// Where its weights lie.
+    pub(super) fn device(&self) -> &Device {
+        self.weight.device()
     }
 
     /// Followed by GELU.

@@ -4,7 +4,7 @@
 use super::config::RelativePositions;
 use super::pass::Pass;
 use super::transformer::Linear;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// Values each head's gate is computed from: two groups of four, summed.
@@ -30,7 +30,7 @@ impl RelativeBias {
     pub(super) fn strip(&self, frames: usize) -> Result<Tensor> {
         let last = frames as i64 - 1;
         let buckets: Vec<u32> = (-last..=last).map(|d| bucket(d, self.positions)).collect();
-        let buckets = Tensor::new(buckets.as_slice(), &Device::Cpu)?;
+        let buckets = Tensor::new(buckets.as_slice(), self.embedding.device())?;
         self.embedding.index_select(&buckets, 0)?.t()?.contiguous()
     }
 }

@@ -79,6 +79,7 @@ impl MultiResolutionCtc {
         }
         let (losses, each) = ctc_losses(logits, &terms, lengths, self.blank)?;
         let clips: Vec<Option<f64>> = each[0]
+            .to_vec1::<f32>()?
             .iter()
             .zip(&feasible)
             .map(|(loss, feasible)| (*feasible > 0.0).then(|| f64::from(*loss)))

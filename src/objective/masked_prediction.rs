@@ -2,7 +2,7 @@
 //! sum over resolutions in MR-HuBERT (Shi et al. 2024, arXiv 2310.02720, equation 4).
 
 use asr_kernels::cross_entropy::cross_entropy;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// Which label belongs to which frame: frame `t` has label `floor(t * labels_per_frame)`, so
 /// that a lower frame rate keeps every second label, say (fairseq `forward_targets`).
@@ -106,7 +106,7 @@ impl PredictedFrames {
             return Ok(None);
         }
         let (batch, frames, dim) = hidden.dims3()?;
-        let rows = Tensor::new(self.rows.as_slice(), &Device::Cpu)?;
+        let rows = Tensor::new(self.rows.as_slice(), hidden.device())?;
         hidden.reshape((batch * frames, dim))?.index_select(&rows, 0).map(Some)
     }
 }
@@ -192,6 +192,7 @@ impl PredictionWeights {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
     #[test]
     fn labels_belong_to_frames_by_their_rates() {

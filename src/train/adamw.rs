@@ -2,7 +2,7 @@
 
 use asr_kernels::adamw::{self, Step};
 use asr_kernels::gradients::Gradients;
-use candle_core::{Result, Var, bail};
+use candle_core::{Device, Result, Shape, Tensor, Var, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -36,21 +36,67 @@ pub(super) struct Slot {
     rate: f64,
     /// Steps for which it stays as it is.
     held: u64,
-    pub(super) mean: Vec<f32>,
-    pub(super) square: Vec<f32>,
+    pub(super) moments: Moments,
+}
+
+/// Running means of a parameter's gradient and of its square, where the parameter lies.
+#[derive(Debug)]
+pub(super) enum Moments {
+    /// On the CPU.
+    Here(Vec<f32>, Vec<f32>),
+    /// On another device.
+    Elsewhere(Tensor, Tensor),
+}
+
+impl Moments {
+    /// Moments of `var`, row-major.
+    pub(super) fn new(var: &Var, mean: Vec<f32>, square: Vec<f32>) -> Result<Self> {
+        if var.device().is_cpu() {
+            return Ok(Self::Here(mean, square));
+        }
+        let put = |values| Tensor::from_vec(values, var.shape(), var.device());
+        Ok(Self::Elsewhere(put(mean)?, put(square)?))
+    }
+
+    fn zero(var: &Var) -> Result<Self> {
+        if !var.device().is_cpu() {
+            return Ok(Self::Elsewhere(var.zeros_like()?, var.zeros_like()?));
+        }
+        let n = var.elem_count();
+        Ok(Self::Here(vec![0.0; n], vec![0.0; n]))
+    }
+
+    /// The mean as a tensor of the parameter's shape.
+    pub(super) fn mean(&self, shape: &Shape) -> Result<Tensor> {
+        match self {
+            Self::Here(mean, _) => Tensor::from_slice(mean, shape, &Device::Cpu),
+            Self::Elsewhere(mean, _) => Ok(mean.clone()),
+        }
+    }
+
+    /// The mean square as a tensor of the parameter's shape.
+    pub(super) fn square(&self, shape: &Shape) -> Result<Tensor> {
+        match self {
+            Self::Here(_, square) => Tensor::from_slice(square, shape, &Device::Cpu),
+            Self::Elsewhere(_, square) => Ok(square.clone()),
+        }
+    }
 }
 
 impl AdamW {
     /// Each parameter with its name and what the learning rate is multiplied by for it.
-    pub(super) fn new(config: AdamWConfig, parameters: Vec<(String, Var, f64)>) -> Self {
+    ///
+    /// # Errors
+    /// If the device has no room for the moments.
+    pub(super) fn new(config: AdamWConfig, parameters: Vec<(String, Var, f64)>) -> Result<Self> {
         let slots = parameters
             .into_iter()
             .map(|(name, var, rate)| {
-                let n = var.elem_count();
-                Slot { name, var, rate, held: 0, mean: vec![0.0; n], square: vec![0.0; n] }
+                let moments = Moments::zero(&var)?;
+                Ok(Slot { name, var, rate, held: 0, moments })
             })
-            .collect();
-        Self { config, slots }
+            .collect::<Result<_>>()?;
+        Ok(Self { config, slots })
     }
 
     /// Leaves each parameter as it is for the steps that `held` says of its name; its moments
@@ -79,6 +125,9 @@ impl AdamW {
         lr: f64,
         step: u64,
     ) -> Result<f64> {
+        if self.slots.iter().any(|slot| !slot.var.device().is_cpu()) {
+            return self.step_on_device(shares, scale, lr, step);
+        }
         // Per parameter, the gradient of every share.
         let mut gradients = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
@@ -118,27 +167,72 @@ impl AdamW {
         step: u64,
     ) -> Result<()> {
         let clip = if norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 };
-        let [beta1, beta2] = self.config.betas;
-        let decay = self.config.weight_decay;
-        let plain = Step {
-            betas: [beta1 as f32, beta2 as f32],
-            scale: (scale * clip) as f32,
-            shrink: 1.0,
-            rate: 0.0,
-            root: 1.0,
-            eps: self.config.eps as f32,
-        };
+        let config = &self.config;
         self.slots.par_iter_mut().zip(gradients).try_for_each(|(slot, parts)| {
-            let Some(step) = step.checked_sub(slot.held).filter(|&step| step > 0) else {
+            let Some(change) = slot.change(config, (scale * clip) as f32, lr, step) else {
                 return Ok(());
             };
-            let correction1 = 1.0 - beta1.powf(step as f64);
-            let root = (1.0 - beta2.powf(step as f64)).sqrt().recip() as f32;
-            let lr = lr * slot.rate;
-            let rate = (lr / correction1) as f32;
-            let shrink = if slot.var.rank() > 1 { (1.0 - lr * decay) as f32 } else { 1.0 };
-            let moments = (slot.mean.as_mut_slice(), slot.square.as_mut_slice());
-            adamw::update(&slot.var, Step { shrink, rate, root, ..plain }, moments, &parts[0])
+            match &mut slot.moments {
+                Moments::Here(mean, square) => {
+                    adamw::update(&slot.var, change, (mean, square), &parts[0])
+                }
+                Moments::Elsewhere(..) => bail!("parameter `{}` left the CPU", slot.name),
+            }
+        })
+    }
+
+    /// As [`AdamW::step`] of parameters on a device: the norm is read once all is on its way.
+    fn step_on_device(
+        &mut self,
+        shares: &[Gradients],
+        scale: f64,
+        lr: f64,
+        step: u64,
+    ) -> Result<f64> {
+        let mut gradients = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let mut sum: Option<Tensor> = None;
+            for share in shares {
+                let Some(part) = share.elsewhere(&slot.var)? else {
+                    bail!("no gradient was collected for parameter `{}`", slot.name);
+                };
+                sum = Some(match sum {
+                    Some(sum) => (sum + part)?,
+                    None => part,
+                });
+            }
+            let Some(sum) = sum else { bail!("a step without gradients") };
+            gradients.push(sum);
+        }
+        let norm = adamw::norm_and_factor(&gradients, scale, self.config.clip_norm)?;
+        for (slot, gradient) in self.slots.iter().zip(&gradients) {
+            let Some(change) = slot.change(&self.config, 1.0, lr, step) else { continue };
+            match &slot.moments {
+                Moments::Elsewhere(mean, square) => {
+                    adamw::update_on_device(&slot.var, change, (mean, square), gradient, &norm)?;
+                }
+                Moments::Here(..) => bail!("parameter `{}` is on the CPU", slot.name),
+            }
+        }
+        Ok(f64::from(norm.get(0)?.to_scalar::<f32>()?))
+    }
+}
+
+impl Slot {
+    /// What the step does to the parameter, whose gradient is multiplied by `scale`; nothing
+    /// while it is held.
+    fn change(&self, config: &AdamWConfig, scale: f32, lr: f64, step: u64) -> Option<Step> {
+        let step = step.checked_sub(self.held).filter(|&step| step > 0)?;
+        let [beta1, beta2] = config.betas;
+        let lr = lr * self.rate;
+        let decay = if self.var.rank() > 1 { lr * config.weight_decay } else { 0.0 };
+        Some(Step {
+            betas: [beta1 as f32, beta2 as f32],
+            scale,
+            shrink: (1.0 - decay) as f32,
+            rate: (lr / (1.0 - beta1.powf(step as f64))) as f32,
+            root: (1.0 - beta2.powf(step as f64)).sqrt().recip() as f32,
+            eps: config.eps as f32,
         })
     }
 }
@@ -146,7 +240,6 @@ impl AdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
 
     /// What a loss with the gradient `slopes` leaves behind, once per micro-batch.
     fn shares(var: &Var, slopes: &[&[f32]]) -> Result<Vec<Gradients>> {
@@ -166,7 +259,7 @@ mod tests {
         let config =
             AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 10.0 };
         let var = Var::new(&[[1.0_f32, -2.0]], &Device::Cpu)?;
-        let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone(), 1.0)]);
+        let mut optimiser = AdamW::new(config, vec![("w".into(), var.clone(), 1.0)])?;
         // By hand: the first step moves each value by the learning rate against the sign of
         // its gradient, after shrinking it by lr * decay.
         let mut gradients = shares(&var, &[&[1.0, -5.0], &[2.0, 1.0]])?;
@@ -191,7 +284,7 @@ mod tests {
         let parameters = vec![("a".into(), fast.clone(), 1.0), ("b".into(), slow.clone(), 0.1)];
         let mut gradients = Gradients::of([&fast, &slow]);
         gradients.backward(&(fast.as_tensor() + slow.as_tensor())?.sum_all()?)?;
-        AdamW::new(config, parameters).step(&mut [gradients], 1.0, 0.01, 1)?;
+        AdamW::new(config, parameters)?.step(&mut [gradients], 1.0, 0.01, 1)?;
         let moved = |var: &Var| Ok::<_, candle_core::Error>(1.0 - var.to_vec1::<f32>()?[0]);
         assert!((moved(&fast)? - 0.01).abs() < 1e-6 && (moved(&slow)? - 0.001).abs() < 1e-6);
         Ok(())
@@ -202,7 +295,7 @@ mod tests {
         let config =
             AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 10.0 };
         let var = Var::new(&[1.0_f32], &Device::Cpu)?;
-        let mut optimiser = AdamW::new(config, vec![("b".into(), var.clone(), 1.0)]);
+        let mut optimiser = AdamW::new(config, vec![("b".into(), var.clone(), 1.0)])?;
         optimiser.hold(|name| if name == "b" { 2 } else { 0 });
         for (step, want) in [(1, 1.0), (2, 1.0), (3, 0.99), (4, 0.98)] {
             optimiser.step(&mut shares(&var, &[&[3.0]])?, 1.0, 0.01, step)?;
@@ -216,9 +309,10 @@ mod tests {
         let config =
             AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let var = Var::new(&[0.0_f32], &Device::Cpu)?;
-        let mut optimiser = AdamW::new(config, vec![("b".into(), var.clone(), 1.0)]);
+        let mut optimiser = AdamW::new(config, vec![("b".into(), var.clone(), 1.0)])?;
         optimiser.step(&mut shares(&var, &[&[50.0]])?, 0.1, 0.01, 1)?;
-        assert!((optimiser.slots()[0].mean[0] - 0.1).abs() < 1e-6);
+        let mean = optimiser.slots()[0].moments.mean(var.shape())?.to_vec1::<f32>()?;
+        assert!((mean[0] - 0.1).abs() < 1e-6);
         Ok(())
     }
 }

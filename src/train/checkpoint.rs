@@ -1,7 +1,7 @@
 //! The state of a run in one file, replaced as a whole.
 
 use super::TrainError;
-use super::adamw::AdamW;
+use super::adamw::{AdamW, Moments};
 use super::task::Task;
 use crate::files;
 use crate::model::Parameters;
@@ -68,11 +68,11 @@ pub(super) fn save(
         tensors.push((format!("parameter.{}", slot.name), slot.var.as_tensor().clone()));
         tensors.push((
             format!("mean.{}", slot.name),
-            Tensor::from_slice(&slot.mean, shape, &Device::Cpu)?,
+            slot.moments.mean(shape)?,
         ));
         tensors.push((
             format!("square.{}", slot.name),
-            Tensor::from_slice(&slot.square, shape, &Device::Cpu)?,
+            slot.moments.square(shape)?,
         ));
     }
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
@@ -129,14 +129,15 @@ pub(super) fn restore(
     for (name, var) in statistics.iter().take(n_statistics) {
         let shape = var.shape().clone();
         let running = values(&format!("{STATISTIC}{name}"), &shape)?;
-        var.set(&Tensor::from_vec(running, shape, &Device::Cpu)?)?;
+        var.set(&Tensor::from_vec(running, shape, var.device())?)?;
     }
     for slot in optimiser.slots_mut() {
         let shape = slot.var.shape().clone();
         let parameter = values(&format!("parameter.{}", slot.name), &shape)?;
-        slot.mean = values(&format!("mean.{}", slot.name), &shape)?;
-        slot.square = values(&format!("square.{}", slot.name), &shape)?;
-        slot.var.set(&Tensor::from_vec(parameter, shape, &Device::Cpu)?)?;
+        let mean = values(&format!("mean.{}", slot.name), &shape)?;
+        let square = values(&format!("square.{}", slot.name), &shape)?;
+        slot.moments = Moments::new(&slot.var, mean, square)?;
+        slot.var.set(&Tensor::from_vec(parameter, shape, slot.var.device())?)?;
     }
     Ok(Some(((halves[0] as u64) << 16) | halves[1] as u64))
 }

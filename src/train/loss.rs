@@ -150,7 +150,8 @@ impl Losses<'_> {
     ) -> Result<Option<Tensor>> {
         let languages: Vec<Option<usize>> = labels.iter().map(language).collect();
         let known: Vec<f32> = languages.iter().map(|l| f32::from(u8::from(l.is_some()))).collect();
-        let known = Tensor::new(known, &Device::Cpu)?;
+        let device = output.high.values.device();
+        let known = Tensor::new(known, device)?;
         let class = match &output.language {
             Some(head) => {
                 // Clips without a language get any label and count nothing.
@@ -160,7 +161,7 @@ impl Losses<'_> {
             None if output.places.is_empty() => return Ok(None),
             None => known.zeros_like()?,
         };
-        let (wanted, placed) = self.wanted_places(&languages)?;
+        let (wanted, placed) = self.wanted_places(&languages, device)?;
         let place = |predicted: &Tensor| location_loss(predicted, &wanted)? * &placed;
         let last = output.language.as_ref().and_then(|head| head.location.as_ref());
         let last = last.map(place).transpose()?;
@@ -169,7 +170,11 @@ impl Losses<'_> {
     }
 
     /// The geolocation vector of each clip, `(batch, 299)`, and 1 where it has one, `(batch,)`.
-    fn wanted_places(&self, languages: &[Option<usize>]) -> Result<(Tensor, Tensor)> {
+    fn wanted_places(
+        &self,
+        languages: &[Option<usize>],
+        device: &Device,
+    ) -> Result<(Tensor, Tensor)> {
         let mut wanted = Vec::with_capacity(languages.len() * LOCATION_DIM);
         let mut placed = Vec::with_capacity(languages.len());
         for language in languages {
@@ -181,7 +186,7 @@ impl Losses<'_> {
             }
         }
         let shape = (languages.len(), LOCATION_DIM);
-        Ok((Tensor::from_vec(wanted, shape, &Device::Cpu)?, Tensor::new(placed, &Device::Cpu)?))
+        Ok((Tensor::from_vec(wanted, shape, device)?, Tensor::new(placed, device)?))
     }
 }
 

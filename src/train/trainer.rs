@@ -126,7 +126,7 @@ impl<S: Source> Trainer<'_, S> {
     ) -> Result<Finished, TrainError> {
         self.config.validate()?;
         let trainable = self.trainable(task)?;
-        let mut optimiser = AdamW::new(self.config.optimiser.clone(), trainable);
+        let mut optimiser = AdamW::new(self.config.optimiser.clone(), trainable)?;
         optimiser.hold(|name| task.held(name));
         let beside = Beside { parameters: self.parameters, upstream: self.upstream.as_ref() };
         let start = checkpoint::restore(self.folder, &mut optimiser, task, beside)?.unwrap_or(0);
@@ -255,7 +255,7 @@ impl<S: Source> Trainer<'_, S> {
         let loss = task.loss(batch, &pass)?;
         gradients.backward(&loss.sum)?;
         for (name, var) in self.parameters.trainable() {
-            if gradients.get(&var).is_none() && !task.may_lack_gradient(&name) {
+            if !gradients.reached(&var) && !task.may_lack_gradient(&name) {
                 return Err(TrainError::NoGradient { name });
             }
         }

@@ -1,5 +1,9 @@
 //! Group norm over time and channels, with statistics that can leave padding out.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, norm as on_device};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::gradients::deliver_sum;
 use crate::storage::{slice, with_slice};
 use crate::threads;
@@ -122,6 +126,12 @@ struct Statistics {
 }
 
 impl GroupNorm {
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, frames: usize, channels: usize) -> on_device::Groups<'_> {
+        let (groups, eps, lengths) = (self.groups, self.eps as f32, &self.lengths);
+        on_device::Groups { frames, channels, groups, eps, lengths }
+    }
+
     /// Averages per-channel sums over each group and hands every channel its group's value.
     fn over_groups(&self, sums: &[f64], frames: usize) -> Vec<f64> {
         let per_group = sums.len() / self.groups;
@@ -180,6 +190,27 @@ impl CustomOp3 for GroupNorm {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(x);
+        let places = (
+            card.input(x, x_layout)?,
+            card.input(weight, weight_layout)?,
+            card.input(bias, bias_layout)?,
+        );
+        let (_, frames, channels) = x_layout.shape().dims3()?;
+        let y = on_device::group_norm(&card, places, self.on_device(frames, channels))?;
+        Ok((card.storage(y), x_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -189,6 +220,19 @@ impl CustomOp3 for GroupNorm {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (_, frames, channels) = x.dims3()?;
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let dy = dy.contiguous()?;
+            let places = (card.read(x)?, card.read(weight)?, card.read(&dy)?);
+            let over = self.on_device(frames, channels);
+            let (dx, parameters) = on_device::group_norm_gradient(&card, places, over)?;
+            let parameters = card.tensor(parameters, 2 * channels);
+            return Ok((
+                Some(card.tensor(dx, x.shape())),
+                Some(parameters.narrow(0, 0, channels)?),
+                Some(parameters.narrow(0, channels, channels)?),
+            ));
+        }
         let mut dx = vec![0.0_f32; x.elem_count()];
         let (mut dw, mut db) = (vec![0.0_f64; channels], vec![0.0_f64; channels]);
         with_slice(x, |x| {

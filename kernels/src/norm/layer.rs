@@ -1,5 +1,9 @@
 //! Layer norm over the last dimension.
 
+#[cfg(feature = "cuda")]
+use crate::device::{card::Card, norm as on_device};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use crate::gradients::deliver_sum;
 use crate::linear::add_rows;
 use crate::storage::{slice, with_slice, written};
@@ -104,6 +108,30 @@ impl CustomOp3 for LayerNorm {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let card = Card::of(x);
+        let places = (
+            card.input(x, x_layout)?,
+            card.input(weight, weight_layout)?,
+            card.input(bias, bias_layout)?,
+        );
+        let dim = weight_layout.shape().elem_count();
+        if x_layout.dims().last() != Some(&dim) || dim == 0 {
+            bail!("layer norm of width {dim} over a tensor of shape {:?}", x_layout.dims());
+        }
+        let y = on_device::layer_norm(&card, places, self.eps)?;
+        Ok((card.storage(y), x_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -113,6 +141,18 @@ impl CustomOp3 for LayerNorm {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dim = weight.elem_count();
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(x) {
+            let dy = dy.contiguous()?;
+            let places = (card.read(x)?, card.read(weight)?, card.read(&dy)?);
+            let (dx, parameters) = on_device::layer_norm_gradient(&card, places, self.eps)?;
+            let parameters = card.tensor(parameters, 2 * dim);
+            return Ok((
+                Some(card.tensor(dx, x.shape())),
+                Some(parameters.narrow(0, 0, dim)?),
+                Some(parameters.narrow(0, dim, dim)?),
+            ));
+        }
         let (mut dw, mut db) = (vec![0.0; dim], vec![0.0; dim]);
         let dx = with_slice(x, |x| {
             with_slice(dy, |dy| {

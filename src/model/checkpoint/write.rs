@@ -2,7 +2,7 @@
 
 use super::error::CheckpointError;
 use crate::files;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, View};
 use std::borrow::Cow;
 use std::path::Path;
@@ -68,7 +68,7 @@ pub fn write<'a>(
 fn views<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     stored_as: StoredAs,
-) -> candle_core::Result<Vec<(String, Stored<'a>)>> {
+) -> candle_core::Result<Vec<(String, Stored)>> {
     let mut views = Vec::new();
     for (key, tensor) in tensors {
         let mut add = |key: String, form| -> candle_core::Result<()> {
@@ -114,18 +114,19 @@ enum Form {
     Scales,
 }
 
-/// A tensor of f32 on the CPU, converted when its turn comes.
-struct Stored<'a> {
-    tensor: &'a Tensor,
+/// A tensor of f32, copied to the CPU if it lies elsewhere, converted when its turn comes.
+struct Stored {
+    tensor: Tensor,
     form: Form,
     shape: Vec<usize>,
 }
 
-impl<'a> Stored<'a> {
-    fn new(tensor: &'a Tensor, form: Form) -> candle_core::Result<Self> {
-        if tensor.dtype() != DType::F32 || !tensor.device().is_cpu() {
-            candle_core::bail!("expected f32 on the CPU, found {:?}", tensor.dtype());
+impl Stored {
+    fn new(tensor: &Tensor, form: Form) -> candle_core::Result<Self> {
+        if tensor.dtype() != DType::F32 {
+            candle_core::bail!("expected f32, found {:?}", tensor.dtype());
         }
+        let tensor = tensor.to_device(&Device::Cpu)?;
         let shape = if form == Form::Scales { &tensor.dims()[..1] } else { tensor.dims() };
         Ok(Self { tensor, form, shape: shape.to_vec() })
     }
@@ -135,7 +136,7 @@ fn scale_of(row: &[f32]) -> f32 {
     row.iter().fold(0.0_f32, |max, v| max.max(v.abs())) / 127.0
 }
 
-impl View for Stored<'_> {
+impl View for Stored {
     fn dtype(&self) -> Dtype {
         match self.form {
             Form::F32 | Form::Scales => Dtype::F32,
@@ -192,7 +193,6 @@ impl View for Stored<'_> {
 mod tests {
     use super::super::CheckpointFile;
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn integers_come_back_within_half_a_step_and_stay_as_they_are() {

@@ -2,7 +2,7 @@
 
 use crate::model::pass::Pass;
 use crate::model::sequence::Sequence;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// Masks and warp; the default is that of the ML-SUPERB recipes.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +53,9 @@ impl SpecAugment {
         let rows = input.hidden.contiguous()?.reshape((batch * frames, dim))?;
         let is_warped = taps.iter().any(|taps| taps[1..].iter().any(|tap| tap.1 != 0.0));
         let rows = if is_warped { combine(&rows, &taps)? } else { rows };
-        let times = Tensor::from_vec(times, (batch, frames, 1), &Device::Cpu)?;
-        let channels = Tensor::from_vec(channels, (batch, 1, dim), &Device::Cpu)?;
+        let device = input.hidden.device();
+        let times = Tensor::from_vec(times, (batch, frames, 1), device)?;
+        let channels = Tensor::from_vec(channels, (batch, 1, dim), device)?;
         let hidden = rows.reshape((batch, frames, dim))?;
         Ok(input.with_hidden(hidden.broadcast_mul(&times)?.broadcast_mul(&channels)?))
     }
@@ -110,8 +111,8 @@ fn combine(rows: &Tensor, taps: &[Taps]) -> Result<Tensor> {
     for k in 0..4 {
         let frames: Vec<u32> = taps.iter().map(|taps| taps[k].0).collect();
         let weights: Vec<f32> = taps.iter().map(|taps| taps[k].1).collect();
-        let frames = Tensor::from_vec(frames, taps.len(), &Device::Cpu)?;
-        let weights = Tensor::from_vec(weights, (taps.len(), 1), &Device::Cpu)?;
+        let frames = Tensor::from_vec(frames, taps.len(), rows.device())?;
+        let weights = Tensor::from_vec(weights, (taps.len(), 1), rows.device())?;
         let term = rows.index_select(&frames, 0)?.broadcast_mul(&weights)?;
         total = Some(match total {
             Some(total) => (total + term)?,
@@ -124,6 +125,7 @@ fn combine(rows: &Tensor, taps: &[Taps]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
     use asr_kernels::Precision;
 
     #[test]

@@ -58,7 +58,7 @@ impl Conv {
                     return x.narrow(1, tap, n);
                 }
                 let frames: Vec<u32> = (0..n).map(|t| (t * self.stride + tap) as u32).collect();
-                x.index_select(&Tensor::from_vec(frames, n, &Device::Cpu)?, 1)
+                x.index_select(&Tensor::from_vec(frames, n, x.device())?, 1)
             })
             .collect::<Result<_>>()?;
         let side_by_side = Tensor::cat(&taps, 3)?.reshape((batch * n, width, KERNEL * inputs))?;
@@ -99,7 +99,7 @@ impl Subsampling {
 }
 
 /// Sines and cosines of the positions, `(frames, dim)`, `dim` even.
-pub(super) fn positions(frames: usize, dim: usize) -> Result<Tensor> {
+pub(super) fn positions(frames: usize, dim: usize, device: &Device) -> Result<Tensor> {
     let mut values = Vec::with_capacity(frames * dim);
     for t in 0..frames {
         for i in (0..dim).step_by(2) {
@@ -107,5 +107,5 @@ pub(super) fn positions(frames: usize, dim: usize) -> Result<Tensor> {
             values.extend([angle.sin() as f32, angle.cos() as f32]);
         }
     }
-    Tensor::from_vec(values, (frames, dim), &Device::Cpu)
+    Tensor::from_vec(values, (frames, dim), device)
 }

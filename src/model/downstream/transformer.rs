@@ -65,7 +65,7 @@ impl Layers {
     pub(super) fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Sequence> {
         let (_, frames, dim) = input.hidden.dims3()?;
         let scaled = (&input.hidden * (dim as f64).sqrt())?;
-        let x = scaled.broadcast_add(&positions(frames, dim)?)?;
+        let x = scaled.broadcast_add(&positions(frames, dim, scaled.device())?)?;
         let mut x = pass.dropout(&x, self.dropout)?;
         for layer in &self.layers {
             x = (&x + self.attend(layer, &x, &input.lengths, pass)?)?;
