@@ -32,6 +32,9 @@ pub(super) enum CliError {
     /// A name that is none on the Hub.
     #[error("cannot download `{name}`")]
     Repository { name: String, source: NotARepository },
+    /// A device that is not there.
+    #[error("cannot compute on a CUDA device")]
+    Device(#[from] asr_kernels::accelerator::Unavailable),
     /// Several kinds of arithmetic where one is needed.
     #[error("`--precision all` is for `asr bench speed`")]
     SeveralPrecisions,
@@ -155,6 +158,7 @@ pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
             CliError::OneRecording { .. } => {
                 Some("add `-o FOLDER/` for a file per recording, or use `-f ctm` or `-f jsonl`")
             }
+            CliError::Device(_) => Some("leave out `--device` to compute on what there is"),
             CliError::AlreadyOurs { .. } => Some("use it with `--model` as it is"),
             CliError::ModelExists { .. } => Some("name a folder that is not there yet"),
             CliError::ModelChanged { .. } => {

@@ -1,6 +1,7 @@
 //! `asr finetune`.
 
 use super::Talk;
+use super::device::DeviceArgs;
 use super::failure::{AnyError, CliError};
 use super::finetune_data::{build_vocabulary, initial_model, places, read_clips, upstream};
 use super::model::{hexadecimal, parameters_sha256};
@@ -45,6 +46,8 @@ pub(super) struct FinetuneArgs {
     /// Go on from the checkpoint in the output folder
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError> {
@@ -60,6 +63,7 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     std::fs::write(&resolved, toml::to_string_pretty(&recipe)?).map_err(write(resolved.clone()))?;
     let folder = args.recipe.parent().unwrap_or(Path::new("."));
     let (train, dev, dev_list) = read_clips(&recipe, folder)?;
+    args.device.apply(talk)?;
     let upstream = upstream(&recipe, talk)?;
     let (vocabulary, parameters) = match &recipe.initial_model {
         Some(folder) => initial_model(folder, &recipe)?,

@@ -9,6 +9,7 @@ mod bench;
 mod bench_speed;
 mod cluster;
 mod decoding;
+mod device;
 mod destination;
 mod doctor;
 mod failure;

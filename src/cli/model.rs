@@ -1,6 +1,7 @@
 //! The options that choose and run a model, the same on every command.
 
 use super::Talk;
+use super::device::DeviceArgs;
 use super::failure::{AnyError, CliError};
 use super::locate::{Located, locate};
 use crate::config::{
@@ -24,22 +25,16 @@ pub(super) struct ModelArgs {
     /// Leave the network alone: models of the Hub come from the cache
     #[arg(long)]
     offline: bool,
-    /// Where to compute; this build has the CPU only
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Threads to compute with [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Arithmetic of matrix products; `bf16` and, with weights of 8 bits, `int8` are faster on
-    /// CPUs that have it, `auto` is f32; `all`, each in turn, is for `asr bench speed`
+    /// CPUs that have it, `auto` is f32; on CUDA devices `int8` is `bf16`; `all`, each in turn,
+    /// is for `asr bench speed`
     #[arg(long, value_enum, default_value_t = Arithmetic::Auto)]
     precision: Arithmetic,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Device {
-    Auto,
-    Cpu,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -66,14 +61,13 @@ enum Weights {
 }
 
 impl ModelArgs {
-    /// Sets up threads and reads the model, with its path if it is not the one in the binary.
+    /// Sets up threads and device and reads the model, with its path if it is not the one in the binary.
     fn any(
         &self,
         languages: &[String],
         talk: Talk,
     ) -> Result<(AnyModel, Option<PathBuf>), AnyError> {
-        // One device so far: both choices are the CPU.
-        let (Device::Auto | Device::Cpu) = self.device;
+        self.device.apply(talk)?;
         if let Some(threads) = self.threads {
             let threads = usize::from(threads);
             let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();

@@ -1,6 +1,7 @@
 //! `asr pretrain`.
 
 use super::Talk;
+use super::device::DeviceArgs;
 use super::failure::{AnyError, CliError};
 use crate::pretrain::{
     PredictionScores, PretrainRecipe, Progress, Stage, Watch, describe, pretrain, progress,
@@ -37,6 +38,8 @@ pub(super) struct PretrainArgs {
     /// Go on with the run in the output folder
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -54,6 +57,7 @@ pub(super) fn run(args: &PretrainArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let stop = Arc::new(AtomicBool::new(false));
     let signal = Arc::clone(&stop);
     ctrlc::set_handler(move || signal.store(true, Ordering::Relaxed))?;
+    args.device.apply(talk)?;
     let folder = args.recipe.parent().unwrap_or(Path::new("."));
     let mut console = Console { talk, first: None };
     Ok(match pretrain(&recipe, folder, &stop, &mut console)? {

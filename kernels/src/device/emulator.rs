@@ -85,7 +85,7 @@ impl Emulator {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/host/main.cpp");
         let name = format!("asr-kernels-{}.so", std::process::id());
         let library = std::env::temp_dir().join(name);
-        let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wno-unknown-pragmas"];
+        let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-Wno-unknown-pragmas"];
         let compiled = Command::new(&compiler).args(flags).arg("-o").arg(&library).arg(source).output();
         let compiled = compiled.expect("the compiler was there a moment ago");
         let said = String::from_utf8_lossy(&compiled.stderr);
