@@ -127,8 +127,11 @@ impl Stored {
             candle_core::bail!("expected f32, found {:?}", tensor.dtype());
         }
         let tensor = tensor.to_device(&Device::Cpu)?;
-        let shape = if form == Form::Scales { &tensor.dims()[..1] } else { tensor.dims() };
-        Ok(Self { tensor, form, shape: shape.to_vec() })
+        let mut shape = tensor.dims().to_vec();
+        if form == Form::Scales {
+            shape.truncate(1);
+        }
+        Ok(Self { tensor, form, shape })
     }
 }
 
