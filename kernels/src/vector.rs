@@ -23,10 +23,10 @@ macro_rules! vectorised {
                 }
                 match $crate::isa::isa() {
                     // SAFETY: the CPU was found to have the instructions.
-                    $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                    $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Bf16 | $crate::isa::Isa::Amx => unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
-                    $crate::isa::Isa::Portable => plain::<false>($($arg),*),
+                    $crate::isa::Isa::Avx2 | $crate::isa::Isa::AvxVnni => unsafe { avx2($($arg),*) },
+                    _ => plain::<false>($($arg),*),
                 }
             }
             // Every 64-bit Arm CPU has fused multiply-add.

@@ -8,7 +8,7 @@ pub(super) const ROW_ALIGN: usize = 24;
 /// See [`ROW_ALIGN`].
 pub(super) const COL_ALIGN: usize = 64;
 
-/// Rows of `a` packed at a time: a multiple of every kernel's `MR` that fits the second-level cache.
+/// Most rows of `a` packed at a time, which fit the second-level cache; whole tiles of them.
 const BLOCK_ROWS: usize = 120;
 /// Columns of `b` packed at a time.
 const BLOCK_COLS: usize = 1024;
@@ -237,8 +237,9 @@ pub(super) unsafe fn run<K: MicroKernel>(
                 };
                 let output = output.cols(n0, cols);
                 let output = if k0 == 0 { output } else { Output::Accumulate };
-                for m0 in (0..m).step_by(BLOCK_ROWS) {
-                    let rows = BLOCK_ROWS.min(m - m0);
+                let block_rows = BLOCK_ROWS / K::MR * K::MR;
+                for m0 in (0..m).step_by(block_rows) {
+                    let rows = block_rows.min(m - m0);
                     a_panels.resize(rows.next_multiple_of(K::MR) * elements, K::Element::default());
                     // SAFETY: as for b.
                     unsafe {
@@ -272,6 +273,7 @@ unsafe fn pack_a<K: MicroKernel>(
     // SAFETY: passed on. The tile heights in use are spelled out, as const arguments must be.
     unsafe {
         match K::MR {
+            16 => K::pack::<16>(source, strides, shape, target),
             12 => K::pack::<12>(source, strides, shape, target),
             6 => K::pack::<6>(source, strides, shape, target),
             4 => K::pack::<4>(source, strides, shape, target),

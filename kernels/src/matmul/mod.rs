@@ -6,6 +6,8 @@
 //! rows overlap ([`crate::conv`]).
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -15,7 +17,12 @@ mod avx512_tile;
 mod avx512bf16;
 mod blocked;
 mod int8;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::request as has_amx;
 
 use crate::isa::{Isa, isa};
 use crate::storage::with_slice;
@@ -426,20 +433,20 @@ impl Kernel {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn kernel(precision: Precision) -> Kernel {
     match (isa(), precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx, Precision::Bf16) => Kernel::of::<amx::Kernel<amx::Hardware>>(),
+        #[cfg(target_arch = "x86_64")]
         (Isa::Avx512Bf16, Precision::Bf16) => Kernel::of::<avx512bf16::Kernel>(),
-        (Isa::Avx512Bf16 | Isa::Avx512, _) => Kernel::of::<avx512::Kernel>(),
-        (Isa::Avx2, _) => Kernel::of::<avx2::Kernel>(),
-        (Isa::Portable, _) => Kernel::of::<portable::Kernel>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, _) => Kernel::of::<avx512::Kernel>(),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2 | Isa::AvxVnni, _) => Kernel::of::<avx2::Kernel>(),
+        #[cfg(target_arch = "aarch64")]
+        (Isa::Neon | Isa::NeonDot, _) => Kernel::of::<neon::Kernel>(),
+        _ => Kernel::of::<portable::Kernel>(),
     }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn kernel(_precision: Precision) -> Kernel {
-    debug_assert_eq!(isa(), Isa::Portable);
-    Kernel::of::<portable::Kernel>()
 }
 
 #[cfg(test)]
@@ -465,7 +472,14 @@ mod tests {
             if isa() >= Isa::Avx512Bf16 {
                 all.push(("avx512bf16", Kernel::of::<avx512bf16::Kernel>(), 8e-3));
             }
+            let emulated = Kernel::of::<amx::Kernel<amx::emulation::Emulated>>();
+            all.push(("amx, emulated", emulated, 8e-3));
+            if isa() >= Isa::Amx {
+                all.push(("amx", Kernel::of::<amx::Kernel<amx::Hardware>>(), 8e-3));
+            }
         }
+        #[cfg(target_arch = "aarch64")]
+        all.push(("neon", Kernel::of::<neon::Kernel>(), 1e-5));
         all
     }
 
