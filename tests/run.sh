@@ -64,7 +64,7 @@ compilers() {
 
 # A microphone that is a sound server's null sink: heard, unplugged and heard again.
 microphone() {
-    cargo test --release --all-features --test cli -- --ignored device::
+    cargo test --release --features full --test cli -- --ignored device::
 }
 
 rust() {
@@ -93,7 +93,7 @@ formatting() {
 tests() {
     local log status counts
     log=$(mktemp)
-    cargo test --release --workspace --all-features --no-fail-fast 2>&1 | tee "$log"
+    cargo test --release --workspace --features full --no-fail-fast 2>&1 | tee "$log"
     status=$?
     counts=$(sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed;.*/\1 \2/p' "$log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }')
@@ -111,7 +111,7 @@ instruction_sets() {
     local isa
     for isa in portable avx2 avx512; do
         echo "ASR_ISA=$isa"
-        ASR_ISA=$isa cargo test --release --workspace --all-features --lib -q || return
+        ASR_ISA=$isa cargo test --release --workspace --features full --lib -q || return
     done
 }
 
@@ -121,7 +121,7 @@ references() {
         echo "skipped: no folder of reference cases (ASR_GOLDEN names one)"
         return
     fi
-    ASR_GOLDEN=$(cd "$ASR_GOLDEN" && pwd) cargo test --release --workspace --all-features --test golden -- --ignored
+    ASR_GOLDEN=$(cd "$ASR_GOLDEN" && pwd) cargo test --release --workspace --features full --test golden -- --ignored
 }
 
 # The binary of the step before, which has no features, says what it lacks.
@@ -153,13 +153,13 @@ readme() {
 step compilers compilers
 step rust rust
 step formatting formatting
-step lints cargo clippy --release --workspace --all-targets --all-features -- -D warnings
+step lints cargo clippy --release --workspace --all-targets --features full -- -D warnings
 step tests tests
 step "instruction sets" instruction_sets
 step "larger references" references
 step microphone microphone
-step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --all-features --no-deps --document-private-items
-step benches cargo bench --workspace --all-features --no-run
+step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --features full --no-deps --document-private-items
+step benches cargo bench --workspace --features full --no-run
 step "fuzz targets" cargo check --release --target-dir target --manifest-path tests/fuzz/Cargo.toml
 step "README" readme
 step "without microphones" without_microphones

@@ -68,10 +68,6 @@ extern "C" __global__ void scaled_copy(const float* x, float scale, float* y, u6
     for_each(i, n) y[i] = scale * x[i];
 }
 
-extern "C" __global__ void add_to(const float* x, float* y, u64 n) {
-    for_each(i, n) y[i] += x[i];
-}
-
 extern "C" __global__ void fill(float* y, float value, u64 n) {
     for_each(i, n) y[i] = value;
 }

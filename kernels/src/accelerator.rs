@@ -35,12 +35,22 @@ impl std::error::Error for Unavailable {
     }
 }
 
-/// The CUDA device of a number, from 0, with one stream that does all its work.
+/// The CUDA device of a number, from 0, with one stream that does all its work: the same one
+/// whenever it is asked for.
 ///
 /// # Errors
 /// [`Unavailable`]
 #[cfg(feature = "cuda")]
 pub fn cuda(ordinal: usize) -> Result<Device, Unavailable> {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, PoisonError};
+
+    static OPEN: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = open.get_or_insert_default();
+    if let Some(device) = open.get(&ordinal) {
+        return Ok(device.clone());
+    }
     let missing = |source| Unavailable::NotFound { ordinal, source };
     // Not the stream of the calling thread, which candle takes otherwise: tensors go from thread
     // to thread here, and what one thread asks for must wait for what another did.
@@ -49,6 +59,7 @@ pub fn cuda(ordinal: usize) -> Result<Device, Unavailable> {
         // SAFETY: every tensor of this device is made, used and freed on its one stream.
         unsafe { cuda.disable_event_tracking() };
     }
+    open.insert(ordinal, device.clone());
     Ok(device)
 }
 

@@ -5,15 +5,15 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{Place, attention as on_device, card::Card};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use crate::matmul::{CPointer, Matrix, Output, Precision, matmul_at, product_into};
 use crate::storage::{slice, with_slice};
 use crate::threads;
 use crate::vector::{exp, max_of, sum_of, vectorised};
 #[cfg(feature = "cuda")]
-use std::sync::{Mutex, PoisonError};
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, PoisonError};
 
 /// Queries whose scores are held at a time: as many as keep them in the second-level cache.
 fn block_rows(keys: usize) -> usize {
@@ -467,10 +467,7 @@ struct GatedOnDevice {
 
 #[cfg(feature = "cuda")]
 impl GatedOnDevice {
-    fn inputs<'a>(
-        qkv: Place<'a>,
-        bias: (Place<'a>, Place<'a>),
-    ) -> Result<on_device::Inputs<'a>> {
+    fn inputs<'a>(qkv: Place<'a>, bias: (Place<'a>, Place<'a>)) -> Result<on_device::Inputs<'a>> {
         let n = qkv.len / 3;
         let (k, v) = (qkv.from(n)?, qkv.from(2 * n)?);
         Ok(on_device::Inputs { q: qkv, k, v, bias: Some(bias) })
@@ -537,7 +534,8 @@ impl CustomOp3 for GatedOnDevice {
         let inputs = Self::inputs(card.read(qkv)?, (card.read(strip)?, card.read(gate)?))?;
         let kept = (card.read(out)?, card.read(log_sums)?, card.read(&dout)?);
         let got = on_device::backward(&card, inputs, kept, self.shape(frames, dim))?;
-        let (dstrip, dgate) = got.bias.map_or((None, None), |(strip, gate)| (Some(strip), Some(gate)));
+        let (dstrip, dgate) =
+            got.bias.map_or((None, None), |(strip, gate)| (Some(strip), Some(gate)));
         Ok((
             Some(card.tensor(got.qkv, qkv.shape())),
             dstrip.map(|dstrip| card.tensor(dstrip, strip.shape())),

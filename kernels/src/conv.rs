@@ -7,11 +7,11 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, conv as on_device};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use crate::gradients::deliver;
 use crate::matmul::{Matrix, Output, Precision, matmul};
 use crate::storage::{slice, with_slice};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 

@@ -3,9 +3,9 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, loss};
+use crate::storage::{slice, with_slice};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Negative log-probability of each row's target, in nats; differentiable.

@@ -5,13 +5,13 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{Machine, card::Card, ctc as on_device, pointwise};
+use crate::storage::{with_slice, written};
+use crate::threads;
+use crate::vector::{exp, max_of, sum_of, vectorised};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 #[cfg(feature = "cuda")]
 use candle_core::cuda::cudarc::driver::CudaSlice;
-use crate::storage::{with_slice, written};
-use crate::threads;
-use crate::vector::{exp, max_of, sum_of, vectorised};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};

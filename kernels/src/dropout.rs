@@ -3,11 +3,11 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, pointwise};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use crate::storage::{slice, with_slice, written};
 use crate::threads;
 use crate::vector::vectorised;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use std::mem::MaybeUninit;
 

@@ -2,8 +2,6 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, linear as on_device};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use crate::gradients::{deliver, deliver_sum};
 use crate::matmul::{
     Matrix, Output, Packed, Precision, PreparedWeight, matmul, matmul_packed, product,
@@ -11,6 +9,8 @@ use crate::matmul::{
 use crate::storage::{slice, with_slice};
 use crate::vector::vectorised;
 use crate::{gelu, threads};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -170,7 +170,8 @@ impl CustomOp3 for Linear {
             card.input(bias, bias_layout)?,
         );
         let what = (self.activation, self.trained);
-        let (y, before) = on_device::forward(&card, places, (outputs, inputs), what, self.precision)?;
+        let (y, before) =
+            on_device::forward(&card, places, (outputs, inputs), what, self.precision)?;
         if let Some(last) = dims.last_mut() {
             *last = outputs;
         }

@@ -3,9 +3,9 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, pointwise};
+use crate::storage::{slice, with_slice};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 /// Replaces the frames where `masked` is true by `embedding`; differentiable in both.

@@ -6,11 +6,11 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, loss};
-#[cfg(feature = "cuda")]
-use candle_core::{Device, Result, Tensor, bail};
 use crate::matmul::{Matrix, Output, Packed, Precision, matmul_packed_into};
 use crate::threads;
 use crate::vector::vectorised;
+#[cfg(feature = "cuda")]
+use candle_core::{Device, Result, Tensor, bail};
 
 /// Frames whose products are kept at once: with a thousand centroids, half a megabyte.
 const BLOCK: usize = 120;

@@ -2,9 +2,9 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, pointwise};
+use crate::storage::{slice, with_slice};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use crate::storage::{slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// Zeroes the frames from each clip's length on; differentiable.

@@ -1,13 +1,13 @@
 //! The grouped convolution that tells HuBERT's Transformer where it is in time.
 
+use crate::conv::{Map, scatter, weight_gradient};
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, position_conv as on_device};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-use crate::conv::{Map, scatter, weight_gradient};
 use crate::matmul::{Matrix, Output, Precision, product};
 use crate::storage::{slice, with_slice};
 use crate::threads;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Mutex, PoisonError};
 

@@ -5,6 +5,7 @@ use super::failure::AnyError;
 use super::model::ModelArgs;
 use super::output::write_stdout;
 use crate::decode::{Extract, Extractor};
+use crate::model::device;
 use asr_kernels::reference::uniform;
 use asr_kernels::{isa, threads};
 use clap::{Args, ValueEnum};
@@ -122,6 +123,7 @@ fn measure(
     let once = || -> Result<f64, AnyError> {
         let start = Instant::now();
         extractor.extract(&clips, &vec![None; clips.len()], &Extract::Logits, false)?;
+        device().synchronize()?;
         Ok(start.elapsed().as_secs_f64())
     };
     forget_peak();

@@ -2,8 +2,8 @@
 
 use super::adaptation::Adaptation;
 use super::batch_norm::{BatchStatistics, is_statistic};
-use super::init::{self, Start};
 use super::device::device;
+use super::init::{self, Start};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};

@@ -66,14 +66,8 @@ pub(super) fn save(
     for slot in optimiser.slots() {
         let shape = slot.var.shape();
         tensors.push((format!("parameter.{}", slot.name), slot.var.as_tensor().clone()));
-        tensors.push((
-            format!("mean.{}", slot.name),
-            slot.moments.mean(shape)?,
-        ));
-        tensors.push((
-            format!("square.{}", slot.name),
-            slot.moments.square(shape)?,
-        ));
+        tensors.push((format!("mean.{}", slot.name), slot.moments.mean(shape)?));
+        tensors.push((format!("square.{}", slot.name), slot.moments.square(shape)?));
     }
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let bytes =

@@ -25,7 +25,6 @@ extern "C" int asr_launch(const char* name, u32 x, u32 y, u32 z, u32 threads, vo
     KERNEL(keep_rows);
     KERNEL(scaled_sum);
     KERNEL(scaled_copy);
-    KERNEL(add_to);
     KERNEL(fill);
     KERNEL(to_bf16);
     KERNEL(swap_last);

@@ -146,18 +146,27 @@ pub(crate) fn backward<M: Machine>(
     let grid = shape.grid(shape.frames);
     // SAFETY: the kernel declares these; places were checked, outputs made for it.
     unsafe {
-        machine.launch("attention_queries", grid, BLOCK, &with(&common, &[dq.into(), opened.into()]))?;
+        machine.launch(
+            "attention_queries",
+            grid,
+            BLOCK,
+            &with(&common, &[dq.into(), opened.into()]),
+        )?;
     }
     let (dk, dv) = (dq.from(values)?, dq.from(2 * values)?);
     // SAFETY: as above.
-    unsafe { machine.launch("attention_keys", grid, BLOCK, &with(&common, &[dk.into(), dv.into()]))? };
+    unsafe {
+        machine.launch("attention_keys", grid, BLOCK, &with(&common, &[dk.into(), dv.into()]))?
+    };
     let Some(dgate) = dgate else { return Ok(Gradients { qkv, bias: None }) };
     let offsets = shape.offsets();
     let strips = machine.buffer(shape.clips() * shape.heads * offsets)?;
     let strips_place = machine.place(&strips);
     let grid = shape.grid(offsets);
     // SAFETY: as above.
-    unsafe { machine.launch("attention_strip", grid, BLOCK, &with(&common, &[strips_place.into()]))? };
+    unsafe {
+        machine.launch("attention_strip", grid, BLOCK, &with(&common, &[strips_place.into()]))?
+    };
     let dstrip = column_sums(machine, strips_place, shape.clips(), shape.heads * offsets)?;
     Ok(Gradients { qkv, bias: Some((dstrip, dgate)) })
 }

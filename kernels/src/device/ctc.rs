@@ -55,9 +55,8 @@ struct Tables {
 impl Tables {
     fn new(term: &Term, blank: u32) -> Result<Self> {
         let open = |target: &crate::ctc::Target| target.open_ended && !target.tokens.is_empty();
-        let states_of = |target: &crate::ctc::Target| {
-            2 * target.tokens.len() + 1 - usize::from(open(target))
-        };
+        let states_of =
+            |target: &crate::ctc::Target| 2 * target.tokens.len() + 1 - usize::from(open(target));
         let max_states = term.targets.iter().map(states_of).max().unwrap_or(1);
         let mut tables = Self { max_states, ..Self::default() };
         for target in &term.targets {

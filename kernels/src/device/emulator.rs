@@ -11,15 +11,8 @@ use std::marker::PhantomData;
 use std::process::Command;
 use std::sync::OnceLock;
 
-type Launch = unsafe extern "C" fn(
-    *const c_char,
-    u32,
-    u32,
-    u32,
-    u32,
-    *const *const c_void,
-    u32,
-) -> c_int;
+type Launch =
+    unsafe extern "C" fn(*const c_char, u32, u32, u32, u32, *const *const c_void, u32) -> c_int;
 
 /// The library of all kernels.
 pub(crate) struct Emulator {
@@ -85,8 +78,17 @@ impl Emulator {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/host/main.cpp");
         let name = format!("asr-kernels-{}.so", std::process::id());
         let library = std::env::temp_dir().join(name);
-        let flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-Wno-unknown-pragmas"];
-        let compiled = Command::new(&compiler).args(flags).arg("-o").arg(&library).arg(source).output();
+        let flags = [
+            "-std=c++17",
+            "-O2",
+            "-ffp-contract=off",
+            "-U_FORTIFY_SOURCE",
+            "-shared",
+            "-fPIC",
+            "-Wno-unknown-pragmas",
+        ];
+        let compiled =
+            Command::new(&compiler).args(flags).arg("-o").arg(&library).arg(source).output();
         let compiled = compiled.expect("the compiler was there a moment ago");
         let said = String::from_utf8_lossy(&compiled.stderr);
         assert!(compiled.status.success(), "the kernels do not compile as C++:\n{said}");
@@ -151,7 +153,8 @@ impl Machine for Emulator {
         let [x, y, z] = grid.map(|n| u32::try_from(n).expect("a grid is counted in 32 bits"));
         let n = pointers.len() as u32;
         // SAFETY: passed on; the arguments outlive the call, which runs to its end.
-        match unsafe { (self.launch)(name.as_ptr(), x, y, z, threads as u32, pointers.as_ptr(), n) } {
+        match unsafe { (self.launch)(name.as_ptr(), x, y, z, threads as u32, pointers.as_ptr(), n) }
+        {
             0 => Ok(()),
             1 => bail!("`{kernel}` does not take {n} arguments"),
             _ => bail!("there is no kernel `{kernel}`"),

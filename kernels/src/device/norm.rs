@@ -31,15 +31,8 @@ pub(crate) fn layer_norm_gradient<M: Machine>(
     let (dx, statistics) = (machine.buffer(x.len)?, machine.buffer(2 * rows)?);
     let (to, found) = (machine.place(&dx), machine.place(&statistics));
     let dy = dy.holds(x.len)?;
-    let arguments = [
-        x.into(),
-        dy.into(),
-        weight.into(),
-        eps.into(),
-        count(dim)?,
-        to.into(),
-        found.into(),
-    ];
+    let arguments =
+        [x.into(), dy.into(), weight.into(), eps.into(), count(dim)?, to.into(), found.into()];
     // SAFETY: the kernel declares these; a block per row of `dim` values.
     unsafe { machine.launch("layer_norm_backward", [rows, 1, 1], THREADS, &arguments)? };
     let chunks = rows.div_ceil(CHUNK).max(1);

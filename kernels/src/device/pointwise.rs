@@ -118,7 +118,12 @@ pub(crate) fn replace_rows_gradient<M: Machine>(
         let y = machine.buffer(dy.len)?;
         let (to, flags) = (machine.place(&y), machine.place(&flags));
         let kept = Argument::U32(u32::from(kept));
-        launch_over(machine, "keep_rows", dy.len, &[dy.into(), flags.into(), kept, to.into(), count(dim)?])?;
+        launch_over(
+            machine,
+            "keep_rows",
+            dy.len,
+            &[dy.into(), flags.into(), kept, to.into(), count(dim)?],
+        )?;
         Ok::<_, candle_core::Error>(y)
     };
     let (dx, replaced) = (kept(false)?, kept(true)?);
@@ -135,20 +140,25 @@ pub(crate) fn scaled_sum<M: Machine>(
 ) -> Result<M::Buffer> {
     let y = machine.buffer(a.len)?;
     let b = b.holds(a.len)?;
-    launch_over(machine, "scaled_sum", a.len, &[a.into(), b.into(), scale.into(), machine.place(&y).into()])?;
+    launch_over(
+        machine,
+        "scaled_sum",
+        a.len,
+        &[a.into(), b.into(), scale.into(), machine.place(&y).into()],
+    )?;
     Ok(y)
 }
 
 /// `scale x`.
 pub(crate) fn scaled<M: Machine>(machine: &M, x: Place<'_>, scale: f32) -> Result<M::Buffer> {
     let y = machine.buffer(x.len)?;
-    launch_over(machine, "scaled_copy", x.len, &[x.into(), scale.into(), machine.place(&y).into()])?;
+    launch_over(
+        machine,
+        "scaled_copy",
+        x.len,
+        &[x.into(), scale.into(), machine.place(&y).into()],
+    )?;
     Ok(y)
-}
-
-/// Adds `x` to `y`.
-pub(crate) fn add<M: Machine>(machine: &M, x: Place<'_>, y: Place<'_>) -> Result<()> {
-    launch_over(machine, "add_to", x.len, &[x.into(), y.holds(x.len)?.into()])
 }
 
 /// Sets every value.
@@ -173,7 +183,12 @@ pub(crate) fn swap_last<M: Machine>(
 ) -> Result<()> {
     let accumulate = Argument::U32(u32::from(accumulate));
     let y = y.holds(x.len)?;
-    launch_over(machine, "swap_last", x.len, &[x.into(), y.into(), count(b)?, count(c)?, accumulate])
+    launch_over(
+        machine,
+        "swap_last",
+        x.len,
+        &[x.into(), y.into(), count(b)?, count(c)?, accumulate],
+    )
 }
 
 /// `(clips, frames, dim)` with zero frames before and behind.

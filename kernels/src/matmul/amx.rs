@@ -390,7 +390,8 @@ pub(super) mod emulation {
                 f32::from_bits(u32::from_le_bytes([0, 0, word[2 * odd], word[2 * odd + 1]]))
             };
             // Numbers too small for the exponent are zero, going in and coming out.
-            let flush = |value: f32| if value.is_subnormal() { 0.0_f32.copysign(value) } else { value };
+            let flush =
+                |value: f32| if value.is_subnormal() { 0.0_f32.copysign(value) } else { value };
             let (m, n, k) = self.sizes(SUMS, A, B);
             for i in 0..m {
                 for j in 0..n {

@@ -2,12 +2,12 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, norm as on_device};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use crate::gradients::deliver_sum;
 use crate::storage::{slice, with_slice};
 use crate::threads;
 use crate::vector::vectorised;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// Normalises each group of channels over all its frames (Wu and He 2018).

@@ -2,13 +2,13 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{card::Card, norm as on_device};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use crate::gradients::deliver_sum;
 use crate::linear::add_rows;
 use crate::storage::{slice, with_slice, written};
 use crate::threads;
 use crate::vector::{sum_of, vectorised};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::mem::MaybeUninit;
 

@@ -125,8 +125,8 @@ fn combine(rows: &Tensor, taps: &[Taps]) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use asr_kernels::Precision;
+    use candle_core::Device;
 
     #[test]
     fn resizing_is_cubic_and_keeps_its_length() {

@@ -49,9 +49,7 @@ unsafe fn tile<D: Dot>(part: &Part<'_>) -> [[i32; PANEL]; ROWS] {
     unsafe {
         let mut sums = [[_mm256_setzero_si256(); 4]; ROWS];
         for k in (0..part.depth).step_by(GROUP) {
-            let a = starts.map(|row| {
-                _mm256_set1_epi32(row.add(k).cast::<i32>().read_unaligned())
-            });
+            let a = starts.map(|row| _mm256_set1_epi32(row.add(k).cast::<i32>().read_unaligned()));
             for quarter in 0..4 {
                 let b = part.panel.as_ptr().add(k * PANEL + quarter * 8 * GROUP);
                 let b = _mm256_loadu_si256(b.cast());
@@ -88,9 +86,7 @@ pub(super) mod tests {
     /// # Safety
     /// The CPU must have AVX-512 with VNNI.
     #[target_feature(enable = "avx2,avx512f,avx512vl,avx512vnni")]
-    pub(in crate::matmul::int8) unsafe fn sums_of_avx512(
-        part: &Part<'_>,
-    ) -> [[i32; PANEL]; ROWS] {
+    pub(in crate::matmul::int8) unsafe fn sums_of_avx512(part: &Part<'_>) -> [[i32; PANEL]; ROWS] {
         // SAFETY: passed on.
         unsafe { tile::<Avx512Vnni>(part) }
     }

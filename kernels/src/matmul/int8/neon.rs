@@ -5,7 +5,7 @@
 
 use super::{GROUP, PANEL, Part};
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vaddq_s32, vdupq_n_s32, veorq_s8, vdupq_n_s8, vget_high_s8, vget_low_s8,
+    int8x16_t, int32x4_t, vaddq_s32, vdupq_n_s8, vdupq_n_s32, veorq_s8, vget_high_s8, vget_low_s8,
     vld1q_s8, vmull_s8, vpaddlq_s16, vpaddq_s32, vreinterpretq_s8_s32, vst1q_s32,
 };
 use std::arch::asm;
