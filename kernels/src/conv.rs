@@ -384,9 +384,10 @@ mod tests {
 
     #[test]
     fn convolution_agrees_with_candle_and_gradients_with_linearity() -> Result<()> {
-        for (frames, inputs, outputs, kernel, stride, padding) in
-            [(1, 1, 1, 1, 1, 0), (41, 1, 7, 10, 5, 0), (20, 5, 33, 3, 2, 1), (9, 4, 3, 2, 2, 0)]
-        {
+        for (frames, inputs, outputs, kernel, stride, padding) in reference::cases(
+            [(1, 1, 1, 1, 1, 0), (41, 1, 7, 10, 5, 0), (20, 5, 33, 3, 2, 1), (9, 4, 3, 2, 2, 0)],
+            2,
+        ) {
             let x = var((2, frames, inputs), 1)?;
             let w = var((outputs, inputs, kernel), 2)?;
             let ours = conv1d(&x, &w, stride, padding, Precision::F32)?;

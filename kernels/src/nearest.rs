@@ -228,9 +228,10 @@ mod tests {
 
     #[test]
     fn the_nearest_is_that_of_the_reference() {
-        for (frames, centroids, dim) in
-            [(1, 1, 1), (5, 3, 7), (121, 16, 39), (300, 33, 64), (2000, 100, 24)]
-        {
+        for (frames, centroids, dim) in reference::cases(
+            [(1, 1, 1), (5, 3, 7), (121, 16, 39), (300, 33, 64), (2000, 100, 24)],
+            3,
+        ) {
             let (x, c) = (uniform(frames * dim, 1), uniform(centroids * dim, 2));
             let prepared = Centroids::new(c.clone(), dim);
             assert_eq!((prepared.count(), prepared.dim()), (centroids, dim));
@@ -247,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_first_of_equals_is_taken_wherever_they_lie() {
-        for n in [2, 15, 16, 17, 31, 32, 33, 1000] {
+        for n in reference::cases([2, 15, 16, 17, 31, 32, 33, 1000], 7) {
             for first in [0, 1, n / 2, n - 1] {
                 let mut values = vec![9.0; n];
                 values[first..].fill(1.0);

@@ -203,7 +203,9 @@ mod tests {
 
     #[test]
     fn values_agree_with_candle_and_gradients_with_linearity() -> Result<()> {
-        for (frames, dim, groups, kernel) in [(1, 4, 2, 8), (13, 6, 3, 5), (40, 32, 4, 16)] {
+        for (frames, dim, groups, kernel) in
+            reference::cases([(1, 4, 2, 8), (13, 6, 3, 5), (40, 32, 4, 16)], 2)
+        {
             let var = |shape: (usize, usize, usize), seed| -> Result<Var> {
                 let n = shape.0 * shape.1 * shape.2;
                 Var::from_tensor(&Tensor::from_vec(

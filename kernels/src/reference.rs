@@ -17,6 +17,12 @@ pub fn uniform(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// The cases of a test; under miri, which takes a thousand steps for one, the first `few` alone.
+#[cfg(test)]
+pub(crate) fn cases<T, const N: usize>(all: [T; N], few: usize) -> impl Iterator<Item = T> {
+    all.into_iter().take(if cfg!(miri) { few } else { N })
+}
+
 /// `a (m, k) · b (k, n)`, row-major.
 #[must_use]
 pub fn matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {

@@ -101,11 +101,11 @@ impl ThreeTaps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::uniform;
+    use crate::reference::{self, uniform};
 
     #[test]
     fn five_products_make_what_six_make() {
-        for (channels, outputs) in [(1, 1), (7, 5), (64, 33)] {
+        for (channels, outputs) in reference::cases([(1, 1), (7, 5), (64, 33)], 2) {
             let weight = uniform(outputs * 3 * channels, 1);
             let bias = uniform(outputs, 2);
             let taps = ThreeTaps::new(&weight, outputs);

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn exp_is_within_two_ulp_of_the_library() {
-        for i in -87_000..88_000 {
+        for i in (-87_000..88_000).step_by(if cfg!(miri) { 97 } else { 1 }) {
             let x = i as f32 * 1e-3;
             let want = f64::from(x).exp();
             for got in [exp::<false>(x), exp::<true>(x)].map(f64::from) {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn erf_is_exact_to_five_in_ten_million() {
-        for i in -6000..6000 {
+        for i in (-6000..6000).step_by(if cfg!(miri) { 13 } else { 1 }) {
             let z = i as f32 * 1e-3;
             for (erf, gaussian) in [erf_and_gaussian::<false>(z), erf_and_gaussian::<true>(z)] {
                 assert!((f64::from(erf) - libm::erf(f64::from(z))).abs() < 5e-7, "erf({z})");

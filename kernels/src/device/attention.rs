@@ -156,7 +156,7 @@ pub(crate) fn backward<M: Machine>(
     let (dk, dv) = (dq.from(values)?, dq.from(2 * values)?);
     // SAFETY: as above.
     unsafe {
-        machine.launch("attention_keys", grid, BLOCK, &with(&common, &[dk.into(), dv.into()]))?
+        machine.launch("attention_keys", grid, BLOCK, &with(&common, &[dk.into(), dv.into()]))?;
     };
     let Some(dgate) = dgate else { return Ok(Gradients { qkv, bias: None }) };
     let offsets = shape.offsets();
@@ -165,7 +165,7 @@ pub(crate) fn backward<M: Machine>(
     let grid = shape.grid(offsets);
     // SAFETY: as above.
     unsafe {
-        machine.launch("attention_strip", grid, BLOCK, &with(&common, &[strips_place.into()]))?
+        machine.launch("attention_strip", grid, BLOCK, &with(&common, &[strips_place.into()]))?;
     };
     let dstrip = column_sums(machine, strips_place, shape.clips(), shape.heads * offsets)?;
     Ok(Gradients { qkv, bias: Some((dstrip, dgate)) })

@@ -70,6 +70,10 @@ impl Emulator {
     }
 
     fn compile() -> Option<Self> {
+        if cfg!(miri) {
+            eprintln!("skipped: miri starts no compiler and runs no C++");
+            return None;
+        }
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         if Command::new(&compiler).arg("--version").output().is_err() {
             eprintln!("skipped: no C++ compiler (`{compiler}`) to run the CUDA kernels on the CPU");

@@ -396,7 +396,9 @@ mod tests {
 
     #[test]
     fn products_are_those_of_the_rounded_operands() {
-        for (m, k, n) in [(1, 1, 1), (1, 7, 33), (13, 64, 31), (25, 130, 65), (110, 37, 3)] {
+        for (m, k, n) in
+            reference::cases([(1, 1, 1), (1, 7, 33), (13, 64, 31), (25, 130, 65), (110, 37, 3)], 3)
+        {
             let mut a = reference::uniform(m * k, 1);
             a[..k].fill(0.0);
             let (b, bias) = (reference::uniform(k * n, 2), reference::uniform(n, 3));
@@ -422,7 +424,9 @@ mod tests {
     #[test]
     fn tiles_of_other_cpus_agree_exactly_with_plain_loops() {
         use crate::matmul::amx::emulation::Emulated;
-        for (rows, k, n) in [(1, 1, 1), (3, 4, 32), (7, 64, 33), (18, 131, 40), (33, 200, 64)] {
+        for (rows, k, n) in
+            reference::cases([(1, 1, 1), (3, 4, 32), (7, 64, 33), (18, 131, 40), (33, 200, 64)], 3)
+        {
             let b = Int8Weights::new(Matrix::row_major(&reference::uniform(k * n, 4), k, n));
             let a = reference::uniform(rows * k, 5);
             let mut buffers = Rows::default();
