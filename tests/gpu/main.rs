@@ -25,7 +25,7 @@ fn config(family: Family) -> EncoderConfig {
         ffn_dim: 96,
         heads: 4,
         stage_layers: if single { vec![2] } else { vec![1, 2, 1] },
-        rate_ratios: if single { vec![] } else { vec![(1, 2)] },
+        rate_ratios: if single { vec![] } else { vec![[1, 2]] },
         sampling: Sampling::ConvAdapter { kernel: 1 },
         layer_norm_first: false,
         position_kernel: 16,
