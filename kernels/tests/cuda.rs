@@ -71,7 +71,7 @@ fn maps_and_activations() -> Result<()> {
 #[test]
 #[ignore = "needs a CUDA device"]
 fn norms() -> Result<()> {
-    for frames in [1, 7, 3200] {
+    for frames in [1_usize, 7, 3200] {
         let shapes: [&[usize]; 3] = [&[2, frames, 64], &[64], &[64]];
         let layer = |x: &[Tensor]| norm::layer_norm(&x[0], &x[1], &x[2], 1e-5);
         compare("layer norm", &shapes, 1e-3, layer)?;
@@ -112,7 +112,7 @@ fn convolutions() -> Result<()> {
 #[test]
 #[ignore = "needs a CUDA device"]
 fn attention_with_and_without_a_bias() -> Result<()> {
-    for (frames, heads, width) in [(1, 1, 3), (131, 3, 64), (70, 2, 96)] {
+    for (frames, heads, width) in [(1_usize, 1, 3), (131, 3, 64), (70, 2, 96)] {
         let lengths = [frames, frames.div_ceil(2)];
         let x: &[usize] = &[2, frames, heads * width];
         compare("attention", &[x, x, x], 1e-4, |x| {
@@ -138,7 +138,7 @@ fn losses() -> Result<()> {
         Term { targets, weights: vec![1.0, 0.5, 2.0] },
         Term { targets: other, weights: vec![0.3, 0.0, 1.0] },
     ];
-    for frames in [9, 500] {
+    for frames in [9_usize, 500] {
         let lengths = [frames, frames / 2, frames];
         compare("ctc", &[&[3, frames, 60]], 1e-4, |x| {
             Ok(ctc::ctc_losses(&x[0], &terms, &lengths, 0)?.0)
