@@ -34,6 +34,7 @@ fn misuse_exits_with_two() {
         vec!["nonsense"],
         vec!["transcribe", "-", "--stdin-format", "s16le"],
         vec!["transcribe", "-", "-"],
+        vec!["transcribe", "x.wav", "--device", "gpu"],
         vec!["--quiet", "--verbose", "doctor"],
     ] {
         let (code, out, err) = run(asr().args(&args));
@@ -56,6 +57,17 @@ fn failures_say_what_why_and_what_to_try() {
     let (code, _, err) = run(asr().args(["transcribe", "-l", "qqqq", "examples/audio"]));
     assert_eq!(code, 1);
     assert!(err.contains("unknown language `qqqq`"), "{err}");
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_of_another_build_is_said_to_be_one() {
+    let clip = "examples/audio/ces.opus";
+    let (code, out, err) = run(asr().args(["transcribe", clip, "--device", "cuda:1"]));
+    assert_eq!((code, out.as_str()), (1, ""));
+    let said = "error: cannot compute on a CUDA device: built without `cuda`; rebuild with \
+                `--features cuda`\n\nhint: leave out `--device` to compute on what there is\n";
+    assert!(err.ends_with(said), "{err}");
 }
 
 #[test]
