@@ -23,9 +23,11 @@
 //! | [`nearest`] | the nearest of many centroids to each frame |
 //! | [`gradients`] | gradients of parameters, collected without candle's copies |
 //! | [`adamw`] | the optimiser's update |
+//! | [`accelerator`] | the device that is not the CPU |
 //!
 //! All tensors are f32, contiguous `(batch, frames, dim)`. Instruction sets are chosen at
-//! run time ([`isa`]); work is spread by [`threads`].
+//! run time ([`isa`]); work is spread by [`threads`]. With the feature `cuda`, operations on
+//! tensors of a CUDA device run there: `device` launches the kernels of `kernels/cuda`.
 
 pub mod accelerator;
 pub mod adamw;
