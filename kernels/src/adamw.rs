@@ -180,6 +180,42 @@ mod tests {
     use crate::reference;
 
     #[test]
+    fn steps_are_those_of_the_formula() -> Result<()> {
+        let step =
+            Step { betas: [0.9, 0.98], scale: 0.7, shrink: 0.99, rate: 0.01, root: 1.3, eps: 1e-6 };
+        for n in [1, 15, 17, 5003] {
+            let (start, gradient) = (reference::uniform(n, 1), reference::uniform(n, 2));
+            let parameter =
+                candle_core::Var::from_vec(start.clone(), n, &candle_core::Device::Cpu)?;
+            let mut mean = reference::uniform(n, 3);
+            let mut square: Vec<f32> = reference::uniform(n, 4).iter().map(|v| v.abs()).collect();
+            let before = (mean.clone(), square.clone());
+            update(&parameter, step, (&mut mean, &mut square), &gradient)?;
+            let after = parameter.to_vec1::<f32>()?;
+            for i in 0..n {
+                let g = f64::from(gradient[i]) * f64::from(step.scale);
+                let m = 0.9 * f64::from(before.0[i]) + 0.1 * g;
+                let s = 0.98 * f64::from(before.1[i]) + 0.02 * g * g;
+                let moved = 0.01 * m / (s.sqrt() * 1.3 + 1e-6);
+                let want = f64::from(start[i]) * 0.99 - moved;
+                for (got, want) in [(mean[i], m), (square[i], s), (after[i], want)] {
+                    assert!((f64::from(got) - want).abs() < 1e-6, "{i} of {n}: {got}, {want}");
+                }
+            }
+        }
+        assert!(
+            update(
+                &Tensor::zeros(2, candle_core::DType::F32, &candle_core::Device::Cpu)?,
+                step,
+                (&mut [0.0], &mut [0.0]),
+                &[0.0]
+            )
+            .is_err()
+        );
+        Ok(())
+    }
+
+    #[test]
     fn sums_and_squares_are_those_of_the_loop() {
         for n in [0, 1, 15, 16, 2047, 2048, 5003] {
             let (mut a, b) = (reference::uniform(n, 1), reference::uniform(n, 2));

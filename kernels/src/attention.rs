@@ -653,7 +653,7 @@ mod tests {
         for (moved, var) in vars.iter().enumerate() {
             let gradient = gradients.get(var).expect("a gradient").flatten_all()?;
             let n = var.elem_count();
-            let every = if cfg!(miri) { 23 } else { 1 };
+            let every = if cfg!(miri) { 61 } else { 1 };
             for (at, got) in gradient.to_vec1::<f32>()?.into_iter().enumerate().step_by(every) {
                 let nudged = |by: f32| -> Result<f32> {
                     let mut all = var.as_tensor().flatten_all()?.to_vec1::<f32>()?;

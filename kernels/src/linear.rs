@@ -247,20 +247,26 @@ mod tests {
             let n = shape.iter().product();
             Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &device)?)
         };
-        let (x, w, b) = (var(&[2, 5, 37], 1)?, var(&[19, 37], 2)?, var(&[19], 3)?);
-        let upstream = var(&[2, 5, 19], 4)?;
-        let ours = linear(&x, &w, &b, Precision::F32)?;
-        let theirs = x.broadcast_matmul(&w.t()?)?.broadcast_add(&b)?;
-        let loss = |y: &Tensor| (y * upstream.as_tensor())?.sum_all()?.backward();
-        let (got, want) = (loss(&ours)?, loss(&theirs)?);
-        let close = |a: &Tensor, b: &Tensor| -> Result<()> {
-            let worst = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-            assert!(worst < 1e-5, "differs by {worst}");
-            Ok(())
-        };
-        close(&ours, &theirs)?;
-        for var in [&x, &w, &b] {
-            close(got.get(var).expect("has a gradient"), want.get(var).expect("has a gradient"))?;
+        for (rows, inputs, outputs) in [(1, 1, 1), (1, 65, 3), (5, 37, 19)] {
+            let (x, w, b) =
+                (var(&[2, rows, inputs], 1)?, var(&[outputs, inputs], 2)?, var(&[outputs], 3)?);
+            let upstream = var(&[2, rows, outputs], 4)?;
+            let ours = linear(&x, &w, &b, Precision::F32)?;
+            let theirs = x.broadcast_matmul(&w.t()?)?.broadcast_add(&b)?;
+            let loss = |y: &Tensor| (y * upstream.as_tensor())?.sum_all()?.backward();
+            let (got, want) = (loss(&ours)?, loss(&theirs)?);
+            let close = |a: &Tensor, b: &Tensor| -> Result<()> {
+                let worst = (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+                assert!(worst < 1e-5, "differs by {worst}");
+                Ok(())
+            };
+            close(&ours, &theirs)?;
+            for var in [&x, &w, &b] {
+                let gradient = |store: &candle_core::backprop::GradStore| {
+                    store.get(var).expect("has a gradient").clone()
+                };
+                close(&gradient(&got), &gradient(&want))?;
+            }
         }
         Ok(())
     }
