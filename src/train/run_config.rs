@@ -1,6 +1,6 @@
 //! How a run goes, whatever it trains.
 
-use super::{AdamWConfig, Schedule, TrainError};
+use super::{AdamWConfig, Decay, Schedule, TrainError};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Settings of the loop.
@@ -66,15 +66,30 @@ impl RunConfig {
         check(schedule.peak > 0.0 && schedule.peak < 1.0, "schedule.peak", "above 0 and below 1")?;
         check(schedule.steps >= 1 && schedule.steps < 1 << 31, "schedule.steps", "1 to 2^31")?;
         check(
-            schedule.warmup_steps < schedule.steps,
+            (0.0..=1.0).contains(&schedule.initial_share),
+            "schedule.initial_share",
+            "between 0 and 1",
+        )?;
+        check(
+            schedule.warmup_steps.saturating_add(schedule.hold_steps) < schedule.steps,
             "schedule.warmup_steps",
-            "fewer than schedule.steps",
+            "with schedule.hold_steps fewer than schedule.steps",
         )?;
         check(
             (0.0..=1.0).contains(&schedule.final_share),
             "schedule.final_share",
             "between 0 and 1",
         )?;
+        match schedule.decay {
+            Decay::Polynomial { power } => {
+                check(power > 0.0 && power <= 100.0, "schedule.decay.power", "above 0, up to 100")?;
+            }
+            Decay::Exponential => check(
+                schedule.final_share > 0.0,
+                "schedule.final_share",
+                "above 0 where decay is exponential",
+            )?,
+        }
         let optimiser = &self.optimiser;
         check(
             optimiser.betas.iter().all(|b| (0.0..1.0).contains(b)),
