@@ -70,7 +70,7 @@ mod tests {
         let (w, b, s) =
             (weight.as_tensor().clone(), bias.as_tensor().clone(), scale.as_tensor().clone());
         let part = move |x: &Tensor| {
-            let y = gelu(&linear(x, &w, Some(&b), Precision::F32)?)?;
+            let y = gelu(&linear(x, &w, &b, Precision::F32)?)?;
             x + y.broadcast_mul(&s)?
         };
         let vars = [&x, &weight, &bias, &scale];

@@ -24,6 +24,10 @@ pub struct RunConfig {
     pub max_trainable: Option<usize>,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
+    /// Compute Transformer layers again in the backward pass instead of keeping what they computed
+    /// on the way: less memory, a third more time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute: bool,
     /// Steps between lines of the log.
     pub log_every: u64,
     /// Steps between validations; the last step is always validated.

@@ -60,7 +60,11 @@ impl Report {
                 main.name()
             ),
         );
-        report.summary = runs()
+        // What the page is about comes first.
+        let is_main = |run: &Scored| std::ptr::eq(run, main);
+        let others = runs().filter(|(_, run)| !is_main(run));
+        report.summary = std::iter::once((main_system, main))
+            .chain(others)
             .flat_map(|(system, run)| {
                 let labels = None;
                 let provenance = report.provenance.clone();

@@ -98,6 +98,7 @@ fn train_config() -> TrainConfig {
         max_trainable: None,
         unfreeze_after: 0,
         bf16: false,
+        recompute: false,
         log_every: 1,
         validate_every: 1,
         save_every: 1,

@@ -160,6 +160,7 @@ impl Settings {
             frozen: Vec::new(),
             max_trainable: Some(MAX_TRAINABLE),
             bf16: self.bf16,
+            recompute: false,
             log_every: (steps / 50).max(1),
             validate_every: every,
             save_every: every.min(500),
