@@ -55,12 +55,14 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let model = tuning.states_model()?;
     // What the file of states is named after must tell encoders apart.
     let identity = (upstream.as_str(), Precision::F32);
-    let states = StatesPlan::new(&model, ClipInput::Computed(&features), &corpus, identity, output);
+    let states =
+        StatesPlan::new(&model, ClipInput::Computed(&features), &corpus, identity, output)?;
     println!("{} bytes of hidden states in {}", states.bytes(), states.path().display());
     let states = states.run(|_| {})?;
     let batches = Batches {
         corpus: &corpus,
         vocabulary: &tuning.files.vocabulary,
+        labels: None,
         input: ClipInput::Stored(&states),
         augmentation: &Augmentation::default(),
         seed: train.seed,

@@ -6,7 +6,8 @@
 
 use crate::matmul::Output;
 use crate::storage::with_slice;
-use candle_core::{Result, Tensor, TensorId, Var};
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, TensorId, Var, bail};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -55,28 +56,7 @@ impl Gradients {
         let store = loss.backward();
         self.slots = COLLECTED.replace(outer).unwrap_or_default();
         let store = store?;
-        // What other operations found goes through candle's store.
-        for (id, slot) in &mut self.slots {
-            if let Some(gradient) = store.get_id(*id) {
-                if !gradient.device().is_cpu() {
-                    slot.elsewhere = Some(gradient.contiguous()?);
-                    slot.reached = true;
-                    continue;
-                }
-                with_slice(gradient, |gradient| {
-                    if slot.reached {
-                        for (sum, g) in slot.values.iter_mut().zip(gradient) {
-                            *sum += g;
-                        }
-                    } else {
-                        slot.values.clear();
-                        slot.values.extend_from_slice(gradient);
-                    }
-                })?;
-                slot.reached = true;
-            }
-        }
-        Ok(())
+        add_stored(&mut self.slots, &store)
     }
 
     /// The gradient of a parameter on the CPU, row-major; `None` if the loss does not depend on it.
@@ -152,6 +132,45 @@ pub(crate) fn deliver(
         }
     });
     Ok(None)
+}
+
+/// Adds what operations of candle found to the gradients that are collected.
+fn add_stored(slots: &mut HashMap<TensorId, Slot>, store: &GradStore) -> Result<()> {
+    for (id, slot) in slots {
+        if let Some(gradient) = store.get_id(*id) {
+            if !gradient.device().is_cpu() {
+                slot.elsewhere = Some(match slot.elsewhere.take() {
+                    Some(sum) => (sum + gradient)?,
+                    None => gradient.contiguous()?,
+                });
+                slot.reached = true;
+                continue;
+            }
+            with_slice(gradient, |gradient| {
+                if slot.reached {
+                    for (sum, g) in slot.values.iter_mut().zip(gradient) {
+                        *sum += g;
+                    }
+                } else {
+                    slot.values.clear();
+                    slot.values.extend_from_slice(gradient);
+                }
+            })?;
+            slot.reached = true;
+        }
+    }
+    Ok(())
+}
+
+/// Adds what a backward pass inside the one at work found of its parameters.
+///
+/// # Errors
+/// Outside of [`Gradients::backward`], where they would be lost.
+pub(crate) fn deliver_store(store: &GradStore) -> Result<()> {
+    COLLECTED.with_borrow_mut(|slots| match slots {
+        Some(slots) => add_stored(slots, store),
+        None => bail!("gradients of what is computed again must be collected"),
+    })
 }
 
 /// [`deliver`] for a gradient that `add` adds to what is there.

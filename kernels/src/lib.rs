@@ -22,6 +22,7 @@
 //! | [`cross_entropy`] | cross entropy of classes straight from logits |
 //! | [`nearest`] | the nearest of many centroids to each frame |
 //! | [`gradients`] | gradients of parameters, collected without candle's copies |
+//! | [`recompute`] | parts that are computed again for the backward pass, not kept |
 //! | [`adamw`] | the optimiser's update |
 //! | [`accelerator`] | the device that is not the CPU |
 //!
@@ -49,6 +50,7 @@ pub mod nearest;
 pub mod norm;
 pub mod padding;
 pub mod position_conv;
+pub mod recompute;
 pub mod reference;
 mod storage;
 pub mod sum;

@@ -1,9 +1,9 @@
 //! Making language scores honest: a temperature and a threshold fitted on held-out clips.
 
-use super::corpus::{batches, transcribed};
+use super::corpus::{CorpusError, batches, transcribed};
 use crate::config::Calibration;
 use crate::data::Corpus;
-use crate::decode::{DecodeError, ScoredLanguage, Transcriber};
+use crate::decode::{ScoredLanguage, Transcriber};
 use crate::text::Language;
 
 /// Share of the clips whose language is rightly named that may fall below the threshold.
@@ -64,11 +64,11 @@ impl Case {
 /// the highest that turns away at most 2 % of the clips whose language is rightly named.
 ///
 /// # Errors
-/// [`DecodeError`] if the model cannot be run.
+/// [`CorpusError`] if a clip cannot be read any more or the model not be run.
 pub fn calibrate(
     transcriber: &Transcriber,
     corpus: &Corpus,
-) -> Result<Option<Fitted>, DecodeError> {
+) -> Result<Option<Fitted>, CorpusError> {
     let mut cases = Vec::new();
     for clips in batches(corpus) {
         for (i, found) in transcribed(transcriber, corpus, &clips)? {

@@ -1,6 +1,6 @@
 //! Scores of a model on clips with known language and text.
 
-use crate::data::{Condition, Corpus, Transcript};
+use crate::data::{Condition, Corpus, DataError, Transcript};
 use crate::decode::{DecodeError, SegmentText, Transcribe};
 use crate::text::{Language, count_characters, count_words, normalise};
 use serde::Serialize;
@@ -126,6 +126,18 @@ pub struct CorpusScores {
     pub clips: Vec<ClipScore>,
 }
 
+/// A corpus that cannot be scored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorpusError {
+    /// A clip that cannot be read any more.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A model that cannot be run.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
 /// Decodes every clip of `corpus` and scores it.
 ///
 /// References and hypotheses are compared after [`normalise`]. `condition` tells of a clip's
@@ -133,14 +145,14 @@ pub struct CorpusScores {
 /// (those with at least five minutes of training data, say).
 ///
 /// # Errors
-/// [`DecodeError`] if the model cannot be run.
+/// [`CorpusError`] if a clip cannot be read any more or the model not be run.
 pub fn evaluate(
     transcriber: &dyn Transcribe,
     corpus: &Corpus,
     condition: impl Fn(&str) -> Option<Condition>,
     counted: impl Fn(Language) -> bool,
     mut progress: impl FnMut(usize),
-) -> Result<CorpusScores, DecodeError> {
+) -> Result<CorpusScores, CorpusError> {
     let mut table: BTreeMap<(Language, Option<Condition>), Counts> = BTreeMap::new();
     let mut confusions: BTreeMap<(Language, Option<Language>), usize> = BTreeMap::new();
     let mut outcomes = Vec::with_capacity(corpus.clips().len());
@@ -245,8 +257,9 @@ pub(super) fn transcribed(
     transcriber: &dyn Transcribe,
     corpus: &Corpus,
     clips: &[usize],
-) -> Result<Vec<(usize, SegmentText)>, DecodeError> {
-    let waveforms: Vec<Vec<f32>> = clips.iter().map(|&i| corpus.waveform(i)).collect();
+) -> Result<Vec<(usize, SegmentText)>, CorpusError> {
+    let waveforms: Vec<Vec<f32>> =
+        clips.iter().map(|&i| corpus.waveform(i)).collect::<Result<_, _>>()?;
     let views: Vec<&[f32]> = waveforms.iter().map(Vec::as_slice).collect();
     Ok(clips.iter().copied().zip(transcriber.transcribe(&views, None)?).collect())
 }

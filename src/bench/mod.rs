@@ -6,4 +6,4 @@ pub mod ml_superb;
 pub mod report;
 
 pub use calibration::{Fitted, calibrate};
-pub use corpus::{ClipScore, CorpusScores, Group, LanguageScore, evaluate};
+pub use corpus::{ClipScore, CorpusError, CorpusScores, Group, LanguageScore, evaluate};

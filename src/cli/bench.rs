@@ -7,6 +7,7 @@ use super::decoding::DecodingArgs;
 use super::failure::AnyError;
 use super::language::LanguageArgs;
 use super::ml_superb::{self, MlSuperbArgs};
+use super::ml_superb_run::{self, SecondArgs};
 use super::model::{LoadedModel, ModelArgs};
 use super::output::write_stdout;
 use super::report::{place, provenance, read_layer_weights};
@@ -31,6 +32,8 @@ enum Kind {
     Ablation(AblationArgs),
     Corpus(CorpusArgs),
     MlSuperb(MlSuperbArgs),
+    #[command(name = "ml-superb2")]
+    MlSuperb2(SecondArgs),
     Speed(SpeedArgs),
 }
 
@@ -114,6 +117,7 @@ pub(super) fn run(args: &BenchArgs, talk: Talk) -> Result<ExitCode, AnyError> {
         Kind::Ablation(args) => ablation::run(args, talk),
         Kind::Corpus(args) => run_corpus(args, talk),
         Kind::MlSuperb(args) => ml_superb::run(args, talk),
+        Kind::MlSuperb2(args) => ml_superb_run::run_second(args, talk),
         Kind::Speed(args) => bench_speed::run(args, talk),
     }
 }

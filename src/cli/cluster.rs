@@ -285,10 +285,11 @@ fn fit_summary(
 
 fn quality_lines(quality: &Quality) -> String {
     format!(
-        "purity          {:.4} (of units), {:.4} (of labels)\nPNMI            {:.4}\nNMI             {:.4}\ncompared        {} frames, {} units, {} labels\n",
+        "purity          {:.4} (of units), {:.4} (of labels)\nPNMI            {:.4}, {:.4} within languages\nNMI             {:.4}\ncompared        {} frames, {} units, {} labels\n",
         quality.purity,
         quality.cluster_purity,
         quality.pnmi,
+        quality.pnmi_within,
         quality.nmi,
         quality.frames,
         quality.units,

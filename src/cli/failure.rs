@@ -74,6 +74,15 @@ pub(super) enum CliError {
     /// A model to start from that is of another make than the recipe.
     #[error("the model in `{}` has other features or another encoder than the recipe", folder.display())]
     OtherModel { folder: PathBuf },
+    /// A learning rate out of range.
+    #[error("the learning rate must be above 0 and below 1")]
+    LearningRate,
+    /// An encoder whose name names no folder, or that of another encoder.
+    #[error("`{given}` needs a name of its own, such as `mine={given}`")]
+    SystemName { given: String },
+    /// A folder with a run of other settings.
+    #[error("`{}` holds a run of another encoder, corpus or other settings", folder.display())]
+    OtherRun { folder: PathBuf },
     /// A variant that could not be trained or scored.
     #[error("`{}` could not be trained and scored", folder.display())]
     Variant { folder: PathBuf },

@@ -121,6 +121,7 @@ pub(super) fn run(args: &FinetuneArgs, talk: Talk) -> Result<ExitCode, AnyError>
     let batches = Batches {
         corpus: &train,
         vocabulary: &files.vocabulary,
+        labels: None,
         input: states.as_ref().map_or(clips, ClipInput::Stored),
         augmentation: &recipe.data.augmentation,
         seed: recipe.train.seed,
@@ -187,7 +188,7 @@ fn states(
         None => parameters_sha256(&tuning.files.parameters)?,
     };
     let model = tuning.states_model()?;
-    let plan = StatesPlan::new(&model, input, train, (&identity, precision), folder);
+    let plan = StatesPlan::new(&model, input, train, (&identity, precision), folder)?;
     talk.progress(format_args!(
         "hidden states of {} clips: {:.2} GB in `{}`",
         train.clips().len(),

@@ -1,7 +1,8 @@
-//! `asr bench ml-superb`.
+//! `asr bench ml-superb`: what needs no training.
 
 use super::Talk;
 use super::failure::AnyError;
+use super::ml_superb_run::{self, FirstArgs};
 use super::output::write_stdout;
 use super::report::Labels;
 use crate::bench::ml_superb::{Check, Mini, Release, TRANSCRIPTS, check, make_mini};
@@ -10,7 +11,7 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Look at a copy of ML-SUPERB, or make a small corpus like it
+/// Run ML-SUPERB 1.0, look at a copy of it, or make a small corpus like it
 #[derive(Debug, Args)]
 pub(super) struct MlSuperbArgs {
     #[command(subcommand)]
@@ -19,6 +20,7 @@ pub(super) struct MlSuperbArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(FirstArgs),
     Check(CheckArgs),
     MakeMini(MiniArgs),
 }
@@ -69,6 +71,7 @@ struct MiniArgs {
 
 pub(super) fn run(args: &MlSuperbArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     match &args.command {
+        Command::Run(args) => ml_superb_run::run_first(args, talk),
         Command::Check(args) => run_check(args, talk),
         Command::MakeMini(args) => run_mini(args, talk),
     }

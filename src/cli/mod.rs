@@ -24,6 +24,7 @@ mod listen;
 mod locate;
 mod manifest;
 mod ml_superb;
+mod ml_superb_run;
 mod model;
 mod models;
 mod output;

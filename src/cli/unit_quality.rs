@@ -13,7 +13,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Audio that a fit is judged on, seconds.
-const JUDGED_S: f64 = 3600.0;
+const JUDGED_S: f64 = 4.0 * 3600.0;
+/// Moments that units are compared at, per second: the same for units of every rate, because
+/// tables of fewer moments agree more by chance.
+const JUDGED_HZ: f64 = 25.0;
 /// Longest clip whose text is aligned, seconds.
 const ALIGNED_S: f64 = 30.0;
 /// Farthest that a frame may lie from a character to count as part of it, seconds.
@@ -34,7 +37,7 @@ pub(super) struct QualityArgs {
 
 /// What units are compared with.
 pub(super) enum Reference {
-    Labels(UnitLabels),
+    Labels(UnitLabels, Vec<Clip>),
     Characters(Box<Characters>),
 }
 
@@ -58,7 +61,7 @@ impl QualityArgs {
                 let (found, expected) = (labels.n_clips(), clips.len());
                 return Err(PretrainError::ClipCount { path: path.clone(), found, expected }.into());
             }
-            return Ok(Some(Reference::Labels(labels)));
+            return Ok(Some(Reference::Labels(labels, clips.to_vec())));
         }
         if !self.characters {
             return Ok(None);
@@ -71,7 +74,7 @@ impl QualityArgs {
 }
 
 impl Reference {
-    /// Up to an hour of the clips that can be compared, drawn fairly; from now on clips are
+    /// Up to four hours of the clips that can be compared, drawn fairly; from now on clips are
     /// numbered among these.
     pub(super) fn some_clips(&mut self, clips: &[Clip]) -> Vec<Clip> {
         let Self::Characters(characters) = self else {
@@ -101,20 +104,30 @@ impl Reference {
             return Ok(());
         }
         match self {
-            Self::Labels(labels) => {
-                let reference = labels.clip(clip)?;
-                counts.add_labels(units, rate_hz, &reference, labels.rate_hz())?;
+            Self::Labels(labels, clips) => {
+                let (group, reference) = (group(&clips[clip]), labels.clip(clip)?);
+                counts.add_labels(group, units, rate_hz, &reference, labels.rate_hz())?;
             }
             Self::Characters(characters) => {
                 let said = characters.of(clip)?;
                 // What front ends reach beyond the ends of a clip is missing on both sides.
                 let seconds = units.len() as f64 / rate_hz;
-                let shift_s = (characters.clips[clip].duration_s - seconds) / 2.0;
-                counts.add(units, rate_hz, |time| nearest(&said, time + shift_s));
+                let clip = &characters.clips[clip];
+                let shift_s = (clip.duration_s - seconds) / 2.0;
+                let at = |moment: usize| ((moment as f64 + 0.5) / JUDGED_HZ * rate_hz) as usize;
+                let units: Vec<u16> = (0..).map_while(|i| units.get(at(i)).copied()).collect();
+                counts.add(group(clip), &units, JUDGED_HZ, |time| nearest(&said, time + shift_s));
             }
         }
         Ok(())
     }
+}
+
+/// Clips of one language are a group.
+fn group(clip: &Clip) -> u32 {
+    clip.language.map_or(0, |language| {
+        language.code().bytes().fold(0, |code, byte| code << 8 | u32::from(byte))
+    })
 }
 
 /// A character: begin and end in seconds, and its number.

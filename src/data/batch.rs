@@ -172,7 +172,7 @@ impl ClipInput<'_> {
     /// [`DataError::States`] if hidden states cannot be read.
     pub fn plain(&self, corpus: &Corpus, clip: usize) -> Result<Features, DataError> {
         match self {
-            Self::Computed(input) => Ok(input.compute(&corpus.waveform(clip))),
+            Self::Computed(input) => Ok(input.compute(&corpus.waveform(clip)?)),
             Self::Stored(states) => states.features(clip),
         }
     }
@@ -185,6 +185,9 @@ pub struct Batches<'a> {
     pub corpus: &'a Corpus,
     /// Tokens.
     pub vocabulary: &'a Vocabulary,
+    /// What each clip of the corpus is to spell; without it its language tag, then its transcript
+    /// in normal form.
+    pub labels: Option<&'a [Labels]>,
     /// What the model reads.
     pub input: ClipInput<'a>,
     /// Perturbations.
@@ -238,7 +241,7 @@ impl Batches<'_> {
         input: &InputFeatures,
         random: &mut Random,
     ) -> Result<Features, DataError> {
-        let waveform = self.corpus.waveform(clip);
+        let waveform = self.corpus.waveform(clip)?;
         let clips = self.corpus.clips().len();
         let other = |random: &mut Random| self.corpus.waveform(random.below(clips));
         let mut features = self.augmentation.features(waveform, other, input, random)?;
@@ -249,6 +252,9 @@ impl Batches<'_> {
     }
 
     fn labels(&self, clip: usize) -> Result<Labels, DataError> {
+        if let Some(labels) = self.labels {
+            return Ok(labels[clip].clone());
+        }
         let clip = &self.corpus.clips()[clip];
         let text = |source| DataError::Text { clip: clip.path.clone(), source };
         let Some(language) = clip.language else {

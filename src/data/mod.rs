@@ -16,7 +16,7 @@ mod upsampling;
 pub use augment::{Augmentation, Codec, Disturbance, SpecAugment};
 pub use batch::{Batch, BatchConfig, BatchPlan, Batches, ClipInput, Labels};
 pub use collect::{Collect, CollectReport, write_manifest};
-pub use corpus::{Corpus, CorpusReport};
+pub use corpus::{AudioStore, Corpus, CorpusReport};
 pub use manifest::{Clip, Condition, DevList, Transcript, read_manifest};
 pub use random::Random;
 pub use sources::{SourceClip, SourceDefaults, read_source};
@@ -101,6 +101,22 @@ pub enum DataError {
         first: PathBuf,
         /// Why that one failed.
         source: AudioError,
+    },
+    /// A clip that cannot be read any more, or has another length than before.
+    #[error("`{}` has changed since the run began", clip.display())]
+    Changed {
+        /// The clip.
+        clip: PathBuf,
+        /// Why, if it cannot be read.
+        source: Option<AudioError>,
+    },
+    /// The file of decoded audio cannot be read or written.
+    #[error("cannot use the decoded audio in `{}`", path.display())]
+    AudioCache {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// Nothing to train on.
     #[error("no clip is left to train on")]

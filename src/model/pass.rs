@@ -14,6 +14,8 @@ pub struct Pass {
     /// State of the generator; `None` outside training.
     seed: Option<Cell<u64>>,
     padding: Padding,
+    /// Whether what layers computed on the way is not kept for the backward pass.
+    recomputes: bool,
     /// What batch norms found.
     statistics: RefCell<Vec<BatchStatistics>>,
 }
@@ -39,13 +41,37 @@ impl Pass {
     /// Inference: no dropout, norms that leave padding out.
     #[must_use]
     pub fn inference(precision: Precision) -> Self {
-        Self { precision, seed: None, padding: Padding::Unseen, statistics: RefCell::default() }
+        Self {
+            precision,
+            seed: None,
+            padding: Padding::Unseen,
+            recomputes: false,
+            statistics: RefCell::default(),
+        }
     }
 
     /// Training: dropout and layer drop drawn from `seed`.
     #[must_use]
     pub fn training(precision: Precision, seed: u64) -> Self {
         Self { seed: Some(Cell::new(seed)), ..Self::inference(precision) }
+    }
+
+    /// Lets the backward pass compute Transformer layers again instead of keeping what they
+    /// computed on the way: a fraction of the memory for a third more time. Layers with relative
+    /// positions or adapters of languages are kept as ever.
+    #[must_use]
+    pub fn recomputing(self, recomputes: bool) -> Self {
+        Self { recomputes, ..self }
+    }
+
+    /// Whether layers are computed again.
+    pub(super) fn recomputes(&self) -> bool {
+        self.recomputes && self.is_training()
+    }
+
+    /// The seed of a part that is computed more than once, to the same result.
+    pub(super) fn seed_of_part(&self) -> u64 {
+        self.seed.as_ref().map_or(0, draw)
     }
 
     /// Lets norms over time count padded frames, as the published models do.

@@ -48,6 +48,18 @@ impl Sequence {
         Ok(Self { hidden, lengths: vec![frames; batch] })
     }
 
+    /// Each frame `times` in a row.
+    pub(super) fn each_repeated(&self, times: usize) -> Result<Self> {
+        if times == 1 {
+            return Ok(self.clone());
+        }
+        let (batch, frames, dim) = self.hidden.dims3()?;
+        let hidden = self.hidden.unsqueeze(2)?.broadcast_as((batch, frames, times, dim))?;
+        let hidden = hidden.reshape((batch, frames * times, dim))?;
+        let lengths = self.lengths.iter().map(|n| n * times).collect();
+        Ok(Self { hidden, lengths })
+    }
+
     /// The first `frames` frames.
     pub(super) fn cut(&self, frames: usize) -> Result<Self> {
         if self.frames()? <= frames {

@@ -10,10 +10,11 @@ use super::sequence::Sequence;
 use super::wavlm::{Gate, RelativeBias};
 use asr_kernels::front_end::FrontEndNorm;
 use asr_kernels::linear::{self, Activation};
+use asr_kernels::recompute::recomputed;
 use asr_kernels::{PreparedWeight, attention, gelu, norm, position_conv};
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Affine map.
 #[derive(Debug)]
@@ -283,6 +284,23 @@ impl Layer {
     }
 }
 
+/// The output of a layer that is computed again for the backward pass.
+fn recomputed_layer(
+    layer: &Arc<Layer>,
+    x: &Tensor,
+    norm_first: bool,
+    shared: &Shared,
+) -> Result<Tensor> {
+    let (layer, lengths) = (Arc::clone(layer), shared.lengths.to_vec());
+    let (precision, padding) = (shared.pass.precision(), shared.pass.padding());
+    let seed = shared.pass.seed_of_part();
+    recomputed(x, move |x| {
+        let pass = Pass::training(precision, seed).with_padding(padding);
+        let shared = Shared { pass: &pass, lengths: &lengths, strip: None, adapters: &[] };
+        layer.forward(x, norm_first, &shared)
+    })
+}
+
 /// `y` after the adapter behind it, if there is one.
 fn adapted(adapter: Option<&Bottleneck>, y: Tensor, pass: &Pass) -> Result<Tensor> {
     match adapter {
@@ -332,7 +350,7 @@ pub(super) struct Stage {
     name: String,
     pos_conv: Option<PositionConv>,
     relative_bias: Option<RelativeBias>,
-    layers: Vec<Layer>,
+    layers: Vec<Arc<Layer>>,
     layer_norm: LayerNorm,
     norm_first: bool,
     dropout: f32,
@@ -361,7 +379,7 @@ impl Stage {
             pos_conv,
             relative_bias,
             layers: (0..layers)
-                .map(|i| Layer::new(config, &vb.pp("layers").pp(i)))
+                .map(|i| Layer::new(config, &vb.pp("layers").pp(i)).map(Arc::new))
                 .collect::<Result<_>>()?,
             layer_norm: LayerNorm::with_eps(config.embed_dim, eps, &vb.pp("layer_norm"))?,
             norm_first: config.layer_norm_first,
@@ -392,7 +410,11 @@ impl Stage {
         let mut states = trace.stages.is_some().then(|| vec![x.clone()]);
         for (i, layer) in self.layers.iter().enumerate() {
             if !pass.chance(self.layer_drop) {
-                x = layer.forward(&x, self.norm_first, &shared)?;
+                x = if pass.recomputes() && shared.strip.is_none() && shared.adapters.is_empty() {
+                    recomputed_layer(layer, &x, self.norm_first, &shared)?
+                } else {
+                    layer.forward(&x, self.norm_first, &shared)?
+                };
                 x = adapt(shared.adapters, i, x, pass)?;
             }
             x = trace.after_block(x, &input.lengths, pass)?;

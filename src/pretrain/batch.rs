@@ -151,10 +151,10 @@ impl UnitBatches<'_> {
         let channels = self.input.channels();
         let mut random = Random::new(&[self.seed, key]);
         let waves: Vec<Vec<f32>> =
-            clips.iter().map(|&clip| self.share.corpus.waveform(clip)).collect();
+            clips.iter().map(|&clip| self.share.corpus.waveform(clip)).collect::<Result<_, _>>()?;
         let prepared: Vec<Vec<f32>> = (0..clips.len())
-            .map(|i| self.input.prepare(self.mixed(&waves, i, &mut random)))
-            .collect();
+            .map(|i| Ok(self.input.prepare(self.mixed(&waves, i, &mut random)?)))
+            .collect::<Result<_, PretrainError>>()?;
         let most = (self.config.max_crop_s / self.input.step_s()).round() as usize;
         let shortest = prepared.iter().map(|clip| clip.len() / channels).min().unwrap_or(0);
         let steps = shortest.min(most).max(1);
@@ -188,15 +188,22 @@ impl UnitBatches<'_> {
     }
 
     /// Clip `i` of a batch, perhaps with something mixed in.
-    fn mixed(&self, waves: &[Vec<f32>], i: usize, random: &mut Random) -> Vec<f32> {
+    fn mixed(
+        &self,
+        waves: &[Vec<f32>],
+        i: usize,
+        random: &mut Random,
+    ) -> Result<Vec<f32>, PretrainError> {
         let mut primary = waves[i].clone();
-        let Some(mixing) = self.mixing else { return primary };
+        let Some(mixing) = self.mixing else { return Ok(primary) };
         let has_noise = !self.noise.is_empty();
-        let Some(kind) = mixing.draw(waves.len() - 1, has_noise, random) else { return primary };
+        let Some(kind) = mixing.draw(waves.len() - 1, has_noise, random) else {
+            return Ok(primary);
+        };
         let noise;
         let second = match kind.second {
             Second::Noise => {
-                noise = self.share.corpus.waveform(self.noise[random.below(self.noise.len())]);
+                noise = self.share.corpus.waveform(self.noise[random.below(self.noise.len())])?;
                 &noise
             }
             Second::Voice(other) => &waves[if other < i { other } else { other + 1 }],
@@ -204,7 +211,7 @@ impl UnitBatches<'_> {
         if let Some(overlay) = Overlay::draw(primary.len(), second.len(), random) {
             mix(&mut primary, second, &overlay, kind.snr_db);
         }
-        primary
+        Ok(primary)
     }
 
     /// The units of the crops, as many of each clip as of the one that has fewest.

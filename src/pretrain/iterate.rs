@@ -120,7 +120,7 @@ fn load(
     recipe: &PretrainRecipe,
     watch: &mut dyn Watch,
 ) -> Result<Speech, PretrainError> {
-    let speech = listed.load(&recipe.data)?;
+    let speech = listed.load(&recipe.data, &recipe.output)?;
     for (path, error) in &speech.unreadable {
         watch.warn(&format!("left out `{}`: {error}", path.display()));
     }

@@ -142,7 +142,8 @@ fn frames_of(
     speech: &Speech,
     clips: &[usize],
 ) -> Result<Vec<Frames>, PretrainError> {
-    let waves: Vec<Vec<f32>> = clips.iter().map(|&clip| speech.corpus.waveform(clip)).collect();
+    let waves: Vec<Vec<f32>> =
+        clips.iter().map(|&clip| speech.corpus.waveform(clip)).collect::<Result<_, _>>()?;
     let views: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
     let dim = maker.dim();
     let frames = maker.compute(&views)?.into_iter().zip(clips);

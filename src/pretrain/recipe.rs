@@ -5,6 +5,7 @@ use super::mixing::Mixing;
 use super::objective::ObjectiveConfig;
 use super::{FitOptions, Method, PretrainError};
 use crate::config::{InputConfig, ModelInput, RecipeError, read_recipe_table};
+use crate::data::AudioStore;
 use crate::model::EncoderConfig;
 use crate::train::RunConfig;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,10 @@ pub struct PretrainData {
     pub max_clip_s: f64,
     /// Share of the clips that may be unreadable; they are listed and left out.
     pub max_unreadable: f64,
+    /// Where decoded audio is kept: `memory`, `cache` (a file in the output folder) or `files`
+    /// (decoded each time). It changes nothing of the result.
+    #[serde(default)]
+    pub audio: AudioStore,
 }
 
 /// A stage: labels, and a model that learns to predict them.

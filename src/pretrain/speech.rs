@@ -72,12 +72,13 @@ impl Listed {
         Ok(Self { clips, held_out })
     }
 
-    /// Decodes the clips.
+    /// Decodes the clips; `folder` is where decoded audio is kept if it is to be kept on disk.
     ///
     /// # Errors
     /// [`PretrainError`] if more are unreadable than may be, or nothing is left.
-    pub(super) fn load(&self, data: &PretrainData) -> Result<Speech, PretrainError> {
-        let (corpus, report) = Corpus::load_most(self.clips.clone(), data.max_unreadable)?;
+    pub(super) fn load(&self, data: &PretrainData, folder: &Path) -> Result<Speech, PretrainError> {
+        let (corpus, report) =
+            Corpus::load_most(self.clips.clone(), data.max_unreadable, data.audio, folder)?;
         let mut places = Vec::with_capacity(corpus.clips().len());
         let mut listed = self.clips.iter().enumerate();
         for clip in corpus.clips() {

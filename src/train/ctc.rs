@@ -55,6 +55,10 @@ pub struct TrainConfig {
     pub max_trainable: Option<usize>,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
+    /// Compute Transformer layers again in the backward pass instead of keeping what they computed
+    /// on the way: less memory, a third more time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute: bool,
     /// Steps between lines of the log.
     pub log_every: u64,
     /// Steps between validations; the last step is always validated.
@@ -123,6 +127,7 @@ impl TrainConfig {
             frozen: self.frozen.clone(),
             max_trainable: self.max_trainable,
             bf16: self.bf16,
+            recompute: self.recompute,
             log_every: self.log_every,
             validate_every: self.validate_every,
             save_every: self.save_every,

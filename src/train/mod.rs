@@ -25,7 +25,7 @@ pub use ctc::{Recognition, TrainConfig};
 pub use dro::{CtcDroConfig, GroupLoss};
 pub use loss::LanguageLoss;
 pub use run_config::RunConfig;
-pub use schedule::Schedule;
+pub use schedule::{Decay, Schedule};
 pub use stored::StatesPlan;
 pub use task::{BatchLoss, Mean, Source, Task, Transcribed};
 pub use trainer::{Finished, Observe, StepReport, Trainer};

@@ -1,6 +1,6 @@
 //! How a run goes, whatever it trains.
 
-use super::{AdamWConfig, Schedule, TrainError};
+use super::{AdamWConfig, Decay, Schedule, TrainError};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Settings of the loop.
@@ -24,6 +24,10 @@ pub struct RunConfig {
     pub max_trainable: Option<usize>,
     /// Matrix products in bf16 (f32 sums, f32 master weights) where the CPU has them.
     pub bf16: bool,
+    /// Compute Transformer layers again in the backward pass instead of keeping what they computed
+    /// on the way: less memory, a third more time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute: bool,
     /// Steps between lines of the log.
     pub log_every: u64,
     /// Steps between validations; the last step is always validated.
@@ -66,15 +70,30 @@ impl RunConfig {
         check(schedule.peak > 0.0 && schedule.peak < 1.0, "schedule.peak", "above 0 and below 1")?;
         check(schedule.steps >= 1 && schedule.steps < 1 << 31, "schedule.steps", "1 to 2^31")?;
         check(
-            schedule.warmup_steps < schedule.steps,
+            (0.0..=1.0).contains(&schedule.initial_share),
+            "schedule.initial_share",
+            "between 0 and 1",
+        )?;
+        check(
+            schedule.warmup_steps.saturating_add(schedule.hold_steps) < schedule.steps,
             "schedule.warmup_steps",
-            "fewer than schedule.steps",
+            "with schedule.hold_steps fewer than schedule.steps",
         )?;
         check(
             (0.0..=1.0).contains(&schedule.final_share),
             "schedule.final_share",
             "between 0 and 1",
         )?;
+        match schedule.decay {
+            Decay::Polynomial { power } => {
+                check(power > 0.0 && power <= 100.0, "schedule.decay.power", "above 0, up to 100")?;
+            }
+            Decay::Exponential => check(
+                schedule.final_share > 0.0,
+                "schedule.final_share",
+                "above 0 where decay is exponential",
+            )?,
+        }
         let optimiser = &self.optimiser;
         check(
             optimiser.betas.iter().all(|b| (0.0..1.0).contains(b)),

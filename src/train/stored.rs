@@ -24,26 +24,28 @@ impl<'a> StatesPlan<'a> {
     /// The states that `model` reads ([`Recogniser::states`]) of every clip of `corpus`, in a
     /// file in `folder` that is named after all that they depend on: `upstream`, which
     /// identifies the encoder's weights and input, the arithmetic and the clips' samples.
-    #[must_use]
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] if a clip cannot be read any more.
     pub fn new(
         model: &'a Recogniser,
         input: ClipInput<'a>,
         corpus: &'a Corpus,
         (upstream, precision): (&str, Precision),
         folder: &Path,
-    ) -> Self {
+    ) -> Result<Self, TrainError> {
         let width = model.states_width();
         let mut hasher = Sha256::new();
         hasher.update(format!("{upstream}\n{precision:?}\n{width}\n"));
         for clip in 0..corpus.clips().len() {
-            let samples = corpus.samples(clip);
+            let samples = corpus.samples(clip)?;
             hasher.update((samples.len() as u64).to_le_bytes());
             samples.iter().for_each(|sample| hasher.update(sample.to_le_bytes()));
         }
         let key: StatesKey = hasher.finalize().into();
         let name: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = folder.join(format!("{name}.states"));
-        Self { model, input, corpus, precision, width, key, path }
+        Ok(Self { model, input, corpus, precision, width, key, path })
     }
 
     /// The file.

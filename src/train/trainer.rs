@@ -251,7 +251,7 @@ impl<S: Source> Trainer<'_, S> {
     ) -> Result<Share<T::Note>, TrainError> {
         let precision = if self.config.bf16 { Precision::Bf16 } else { Precision::F32 };
         let seed = Random::new(&[self.config.seed, step, number]).next_u64();
-        let pass = Pass::training(precision, seed);
+        let pass = Pass::training(precision, seed).recomputing(self.config.recompute);
         let loss = task.loss(batch, &pass)?;
         gradients.backward(&loss.sum)?;
         for (name, var) in self.parameters.trainable() {

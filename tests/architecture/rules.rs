@@ -23,7 +23,10 @@ pub(crate) const LAYERS: &[Layer] = &[
         &["files", "audio", "text", "features", "model", "objective", "data", "train", "config"],
     ),
     ("decode", &["text", "features", "model", "config"]),
-    ("bench", &["files", "data", "decode", "text", "config", "features", "model", "audio"]),
+    (
+        "bench",
+        &["files", "data", "decode", "text", "config", "features", "model", "audio", "train"],
+    ),
     (
         "cli",
         &[

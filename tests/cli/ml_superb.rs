@@ -161,3 +161,89 @@ fn a_folder_that_is_no_corpus_is_refused() {
     assert!(err.contains("does not have the layout of ML-SUPERB"), "{err}");
     assert!(err.contains("hint: unpack"), "{err}");
 }
+
+/// Both versions on the encoder inside the binary, a few updates each, into `out`.
+fn benchmark(corpus: &Path, out: &Path, version: &str) -> assert_cmd::Command {
+    let mut command = asr();
+    command.arg("bench");
+    match version {
+        "1" => command.args(["ml-superb", "run"]),
+        _ => command.args(["ml-superb2", "--strategy", "frozen", "--strategy", "lora=2"]),
+    };
+    command.arg(corpus).args(["-m", "small=default", "--updates", "4", "--validations", "4"]);
+    command.args(["--learning-rate", "1e-3", "--accumulate", "2", "-o"]).arg(out);
+    if version == "1" {
+        command.args(["--budget", "1h", "--mono-updates", "1", "--track", "mono,lid,asr-lid"]);
+    }
+    command
+}
+
+/// Every hypothesis of the runs in `out`, by the run's folder.
+fn hypotheses(out: &Path) -> Vec<(String, String)> {
+    let runs = fs::read_dir(out.join("runs/small")).expect("runs");
+    let mut found: Vec<(String, String)> = runs
+        .map(|run| {
+            let run = run.expect("a run");
+            let text = fs::read_to_string(run.path().join("hypotheses.txt")).expect("hypotheses");
+            (run.file_name().into_string().expect("UTF-8"), text)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn both_versions_run_stop_anywhere_and_end_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let corpus = mini(folder.path());
+    let whole = folder.path().join("whole");
+    let (code, table, err) = run(&mut benchmark(&corpus, &whole, "1"));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("GB in") && err.contains("for all runs"), "{err}");
+    assert!(table.contains("| **small** | ") && table.contains("mHuBERT-147"), "{table}");
+    let (code, table, err) = run(&mut benchmark(&corpus, &whole, "2"));
+    assert_eq!(code, 0, "{err}");
+    assert!(table.contains("**small, frozen**") && table.contains("**small, lora=2**"), "{table}");
+    let report = fs::read_to_string(whole.join("report/report.json")).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    // The report of the second command has the runs of the first as well.
+    let hour = &report["ml_superb"][0]["budgets"][1];
+    for column in ["monolingual", "lid", "joint_lid", "joint", "joint_few_shot"] {
+        assert!(hour[column].is_f64(), "{column}: {hour}");
+    }
+    assert!(
+        hour["multilingual"].is_null() && report["ml_superb2"].as_array().expect("rows").len() == 2
+    );
+    assert_eq!(report["layer_weights"][0]["weights"].as_array().expect("weights").len(), 9);
+    let page = fs::read_to_string(whole.join("report/report.html")).expect("a page");
+    assert!(page.contains("small: both, 1h") && page.contains("2.0, lora=2"), "rows are missing");
+
+    // Killed after the first candidate of a run, and gone on with.
+    let parts = folder.path().join("parts");
+    let assembled = benchmark(&corpus, &parts, "1");
+    let mut child = std::process::Command::new(assembled.get_program())
+        .args(assembled.get_args())
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let candidate = parts.join("runs/small/lid-1h/candidates.json");
+    let start = std::time::Instant::now();
+    while !candidate.exists() && child.try_wait().expect("a child").is_none() {
+        assert!(start.elapsed().as_secs() < 120, "no candidate appears");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    for version in ["1", "2"] {
+        let (code, _, err) = run(&mut benchmark(&corpus, &parts, version));
+        assert_eq!(code, 0, "{err}");
+    }
+    assert_eq!(hypotheses(&parts), hypotheses(&whole));
+    // Finished runs are not trained again; other settings are another run.
+    let (code, _, err) = run(&mut benchmark(&corpus, &whole, "1"));
+    assert_eq!((code, err.contains("update 1 of")), (0, false), "{err}");
+    let (code, _, err) = run(benchmark(&corpus, &whole, "1").args(["--seed", "7"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("other settings"), "{err}");
+}

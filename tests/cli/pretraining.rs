@@ -5,7 +5,7 @@ use assert_cmd::Command;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const CLIPS: usize = 16;
 const UNITS: usize = 5;
@@ -109,35 +109,13 @@ fn a_run_killed_and_resumed_ends_like_one_never_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     corpus(folder);
+    let start = Instant::now();
     let (code, _, err) = run(&mut pretrain(folder, "whole", &[]));
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("whole, 2 stages") || err.contains("2 stages"), "{err}");
     assert!(err.contains("held out") && err.contains("left"), "{err}");
 
-    // Killed three times, each time after the next checkpoint of either stage appeared.
-    let checkpoints = ["it1", "mr-hubert"]
-        .map(|stage| folder.join("killed").join(stage).join("checkpoint.safetensors"));
-    let written = || checkpoints.clone().map(|c| fs::metadata(c).and_then(|m| m.modified()).ok());
-    for more in [&[][..], &["--resume"], &["--resume"]] {
-        let before = written();
-        let assembled = pretrain(folder, "killed", more);
-        let mut child = std::process::Command::new(assembled.get_program())
-            .args(assembled.get_args())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary runs");
-        let start = Instant::now();
-        while written() == before {
-            assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint appears");
-            if child.try_wait().expect("a child").is_some() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(3));
-        }
-        child.kill().expect("killed");
-        child.wait().expect("ended");
-    }
+    let seed = kill_at_ten_moments(folder, start.elapsed());
     let (code, _, err) = run(&mut pretrain(folder, "killed", &["--resume"]));
     assert_eq!(code, 0, "{err}");
     for stage in ["it1", "mr-hubert"] {
@@ -145,12 +123,12 @@ fn a_run_killed_and_resumed_ends_like_one_never_stopped() {
             let model = folder.join(run).join(stage).join("model/model.safetensors");
             fs::read(model).expect("a model")
         };
-        assert!(read("whole") == read("killed"), "the weights of {stage} differ");
+        assert!(read("whole") == read("killed"), "the weights of {stage} differ, seed {seed}");
         let validations = |run: &str| -> Vec<serde_json::Value> {
             let lines = log(&folder.join(run).join(stage));
             lines.into_iter().filter(|line| line.get("dev").is_some()).collect()
         };
-        assert_eq!(validations("whole"), validations("killed"));
+        assert_eq!(validations("whole"), validations("killed"), "seed {seed}");
         assert_eq!(validations("whole").len(), 2);
         assert!(folder.join("whole").join(stage).join("events.out.tfevents.0.asr").is_file());
     }
@@ -176,6 +154,35 @@ fn a_run_killed_and_resumed_ends_like_one_never_stopped() {
     assert!(err.contains("other settings of `it1`"), "{err}");
 
     the_encoder_is_a_model(folder);
+}
+
+/// Kills the run `killed` ten times, each time at a random moment after it was started or
+/// resumed; the seed of the moments. `whole` is how long a run takes.
+fn kill_at_ten_moments(folder: &Path, whole: Duration) -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let seed = since_1970.as_nanos() as u64;
+    let mut random = asr::data::Random::new(&[seed]);
+    let mut kills = 0;
+    while kills < 10 {
+        let exists = folder.join("killed").exists();
+        let assembled = pretrain(folder, "killed", if exists { &["--resume"] } else { &[] });
+        let mut child = std::process::Command::new(assembled.get_program())
+            .args(assembled.get_args())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        std::thread::sleep(whole.mul_f64(random.between(0.0, 0.4)));
+        if child.try_wait().expect("a child").is_some() {
+            // It came to its end: the next begins anew.
+            fs::remove_dir_all(folder.join("killed")).expect("removed");
+            continue;
+        }
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        kills += 1;
+    }
+    seed
 }
 
 /// Its layers can be had, and a recogniser starts from it.
@@ -359,4 +366,62 @@ fn unreadable_clips_are_listed_and_left_out_up_to_a_share() {
     ]));
     assert_eq!(code, 1);
     assert!(err.contains("no clip is left to train on"), "{err}");
+}
+
+/// Everything a run writes goes to a file system of a megabyte: it fills while labels, checkpoints
+/// or the model are written. What was whole stays whole, and with more room the run goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_named_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    corpus(folder);
+    let (code, _, err) = run(&mut pretrain(folder, "whole", &[]));
+    assert_eq!(code, 0, "{err}");
+    let small = folder.join("small");
+    fs::create_dir(&small).expect("created");
+    let assembled = pretrain(folder, "small/run", &[]);
+    let quoted = |word: &std::ffi::OsStr| {
+        format!("'{}'", word.to_str().expect("UTF-8").replace('\'', "'\\''"))
+    };
+    let command: Vec<String> =
+        std::iter::once(assembled.get_program()).chain(assembled.get_args()).map(quoted).collect();
+    let command = command.join(" ");
+    // As many kilobytes as a checkpoint and a half of the second stage need, then enough.
+    let checkpoint = folder.join("whole/mr-hubert/checkpoint.safetensors");
+    let room = fs::metadata(&checkpoint).expect("a checkpoint").len() * 3 / 2 / 1024 + 40;
+    let script = format!(
+        "mount -t tmpfs -o size={room}k small '{small}' || exit 99\n\
+         {command}; echo first $?\n\
+         mount -o remount,size=64m '{small}'\n\
+         {command} --resume; echo second $?\n\
+         cp -r '{small}/run' '{result}'",
+        small = small.display(),
+        result = folder.join("result").display(),
+    );
+    // A mount that only this process sees.
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let Ok(output) = output else {
+        eprintln!("skipped: `unshare` is not there");
+        return;
+    };
+    let err = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(99) || err.contains("unshare failed") {
+        eprintln!("skipped: this user may not mount: {err}");
+        return;
+    }
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("first 1") && out.contains("second 0"), "{out}{err}");
+    assert!(err.contains("No space left on device") && err.contains("small/run/"), "{err}");
+    for stage in ["it1", "mr-hubert"] {
+        let weights =
+            |run: &str| fs::read(folder.join(run).join(stage).join("model/model.safetensors"));
+        assert!(
+            weights("whole").expect("a model") == weights("result").expect("a model"),
+            "the weights of {stage} differ"
+        );
+    }
 }

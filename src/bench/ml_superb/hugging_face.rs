@@ -8,7 +8,7 @@ use super::{MlSuperbError, Release, Split, Utterance};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Name of a split at the start of its files' names, and the split; longer names first.
@@ -138,6 +138,53 @@ fn utterance(
     let dataset = id.rsplitn(3, '_').nth(2).unwrap_or(&id).to_owned();
     let (seconds, audio) = (Some(seconds), path.to_owned());
     Some(Utterance { id, dataset, language, split, text, audio, seconds })
+}
+
+/// Writes the recordings of `wanted` utterances (places in the release), all of which are rows of
+/// Parquet files, into `folder`, each as it was published; the file of each.
+pub(super) fn unpack(
+    release: &Release,
+    wanted: &[usize],
+    folder: &Path,
+) -> Result<HashMap<usize, PathBuf>, MlSuperbError> {
+    let mut found = HashMap::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| MlSuperbError::Write { path, source }
+    };
+    std::fs::create_dir_all(folder).map_err(write(folder))?;
+    // A place in the release makes a name that no id can spoil.
+    let mut places: BTreeMap<&Path, HashMap<&str, usize>> = BTreeMap::new();
+    for &i in wanted {
+        let utterance = &release.utterances[i];
+        places.entry(&utterance.audio).or_default().insert(&utterance.id, i);
+    }
+    for (path, places) in places {
+        let refused = |source: ParquetError| MlSuperbError::Parquet {
+            path: path.to_owned(),
+            source: source.into(),
+        };
+        let file = std::fs::File::open(path)
+            .map_err(|source| MlSuperbError::Read { path: path.to_owned(), source })?;
+        let reader = SerializedFileReader::new(file).map_err(refused)?;
+        for row in reader.get_row_iter(None).map_err(refused)? {
+            let Some(entry) = entry(&row.map_err(refused)?) else { continue };
+            // The first row of an id is the one that was read.
+            let place = places.get(entry.id.as_str()).filter(|i| !found.contains_key(*i));
+            let Some(&i) = place else { continue };
+            let to = folder.join(format!("{i:07}"));
+            let is_there =
+                std::fs::metadata(&to).is_ok_and(|m| m.len() == entry.audio.len() as u64);
+            if !is_there {
+                crate::files::write_whole(&to, &entry.audio).map_err(write(&to))?;
+            }
+            found.insert(i, to);
+        }
+    }
+    Ok(found)
 }
 
 fn entry(row: &Row) -> Option<Entry> {

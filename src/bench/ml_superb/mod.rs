@@ -9,6 +9,7 @@ mod mini;
 
 mod problems;
 pub mod published;
+pub mod run;
 mod tree;
 
 pub use check::{Check, Comparison, SplitCounts, check};
@@ -65,7 +66,7 @@ impl Split {
         }
     }
 
-    fn is_training(self) -> bool {
+    pub(crate) fn is_training(self) -> bool {
         matches!(self, Self::Train10Min | Self::Train1H)
     }
 }

@@ -38,9 +38,13 @@ pub const FINDINGS: ReferenceSet = ReferenceSet {
 impl ReferenceSet {
     /// SUPERB_s of results in both budgets, 10 min and 1 h.
     pub fn scores(&self, results: &[SuperbResults; 2]) -> [Option<f64>; 2] {
-        [0, 1].map(|budget| {
-            superb_score(&results[budget], &FBANK[budget], &[FBANK[budget], self.best[budget]])
-        })
+        [0, 1].map(|budget| self.score(budget, &results[budget]))
+    }
+
+    /// SUPERB_s of results in one budget: 0 for 10 min, 1 for 1 h; `None` for others.
+    pub fn score(&self, budget: usize, results: &SuperbResults) -> Option<f64> {
+        let (zero, best) = (FBANK.get(budget)?, self.best.get(budget)?);
+        superb_score(results, zero, &[*zero, *best])
     }
 }
 

@@ -1,7 +1,7 @@
 //! The corpus as unpacked from its archives: `DATASET/LANGUAGE/wav/ID.wav` and four transcripts.
 
 use super::labels::{Label, label, language_of_id};
-use super::problems::{ProblemKind, Problems};
+use super::problems::{Problem, ProblemKind, Problems};
 use super::published::LabelSet;
 use super::{MlSuperbError, Split, TRANSCRIPTS, hugging_face};
 use crate::text::Language;
@@ -88,6 +88,13 @@ impl Release {
         }
         release.find_overlaps();
         Ok(release)
+    }
+
+    /// What is wrong with the transcripts, faults first; recordings are looked at by
+    /// [`check`](fn@super::check).
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        self.problems.clone().into_list()
     }
 
     fn read_language(&mut self, dataset: &str, code: &str) -> Result<(), MlSuperbError> {

@@ -58,14 +58,15 @@ pub enum CurveError {
 pub fn read_curves(path: &Path) -> Result<Vec<Curve>, CurveError> {
     let read = |source| CurveError::Read { path: path.to_owned(), source };
     let mut reader = BufReader::new(std::fs::File::open(path).map_err(read)?);
-    let wanted: [(&str, &[&str], bool); 5] = [
+    let wanted: [(&str, &[&str], bool); 6] = [
         ("loss", &["loss"], false),
+        ("loss, held out", &["dev", "loss"], false),
         ("CER, seen speakers", &["dev", "seen", "cer"], true),
         ("CER, unseen speakers", &["dev", "unseen", "cer"], true),
         ("LID, seen speakers", &["dev", "seen", "lid_accuracy"], true),
         ("LID, unseen speakers", &["dev", "unseen", "lid_accuracy"], true),
     ];
-    let mut points: [Vec<(u64, f64)>; 5] = Default::default();
+    let mut points: [Vec<(u64, f64)>; 6] = Default::default();
     let mut bytes = Vec::new();
     for line in 1.. {
         bytes.clear();

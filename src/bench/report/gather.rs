@@ -1,15 +1,15 @@
 //! From scores to a report.
 
 use super::{
-    Confusion, LanguageRow, LengthBin, LengthUnit, Lengths, Place, Provenance, Report, SCHEMA,
-    Standing, Standing2, SummaryRow,
+    Confusion, LanguageRow, LengthBin, LengthUnit, Lengths, Place, Provenance, Report, Results,
+    SCHEMA, Standing, Standing2, SummaryRow,
 };
 use crate::bench::corpus::mean;
 use crate::bench::ml_superb::published::LabelSet;
 use crate::bench::{CorpusScores, Group};
 use crate::text::{
-    Language, MlSuperb2Report, MlSuperbGroup, Scheme, ScoreError, ScoreReport, UtteranceScore,
-    Variant, one_line, score,
+    Language, MlSuperb2Report, MlSuperbGroup, MlSuperbReport, Scheme, ScoreError, ScoreReport,
+    UtteranceScore, Variant, one_line, score,
 };
 use std::collections::BTreeMap;
 
@@ -50,11 +50,11 @@ impl Report {
                         report.skipped.len()
                     ));
                 }
-                Some(standing2(&report, None, "this corpus".to_owned()))
+                vec![standing2(&report, None, "this corpus".to_owned())]
             }
             Err(error) => {
                 notes.push(format!("Not scored by the rules of ML-SUPERB 2.0: {error}."));
-                None
+                Vec::new()
             }
         };
         let without_text = scores.clips.iter().filter(|clip| clip.reference.is_none()).count();
@@ -108,7 +108,7 @@ impl Report {
                 .filter(|(_, group)| group.clips > 0)
                 .map(|(name, group)| summary_of_group(name, group))
                 .collect(),
-            ml_superb: None,
+            ml_superb: Vec::new(),
             ml_superb2,
             languages,
             confusions: confusions(&outcomes),
@@ -150,7 +150,7 @@ impl Report {
             }
         };
         let mut notes = Vec::new();
-        let (mut ml_superb, mut ml_superb2) = (None, None);
+        let (mut ml_superb, mut ml_superb2) = (Vec::new(), Vec::new());
         let (summary, mut languages): (Vec<SummaryRow>, Vec<LanguageRow>) = match report {
             ScoreReport::Plain(plain) => {
                 let languages: Vec<LanguageRow> = plain
@@ -170,11 +170,10 @@ impl Report {
                     .iter()
                     .map(|(code, s)| row(code, s.utterances, s.cer, None, s.lid_accuracy))
                     .collect();
-                let of = |group: &Option<MlSuperbGroup>| group.as_ref().and_then(|g| g.cer);
-                ml_superb = Some(Standing {
-                    cer: of(&pooled.trained),
-                    cer_few_shot: of(&pooled.reserved),
-                    lid_accuracy: pooled.trained.as_ref().and_then(|g| g.lid_accuracy),
+                ml_superb.push(Standing {
+                    system: None,
+                    budgets: vec![results(pooled)],
+                    is_published_corpus: false,
                 });
                 let reserved = crate::text::RESERVED_LANGUAGES;
                 let summary = [
@@ -217,7 +216,7 @@ impl Report {
                         named(&means.languages_without_text)
                     ));
                 }
-                ml_superb2 = Some(standing2(means, labels, "these transcripts".to_owned()));
+                ml_superb2.push(standing2(means, labels, "these transcripts".to_owned()));
                 (vec![summary_of_rows("all", &languages)], languages)
             }
         };
@@ -271,8 +270,31 @@ fn by_public_scorer(scores: &CorpusScores) -> Result<MlSuperb2Report, ScoreError
     }
 }
 
-fn standing2(report: &MlSuperb2Report, labels: Option<LabelSet>, data: String) -> Standing2 {
+/// With tags both tasks were done at once, without them recognition alone.
+fn results(report: &MlSuperbReport) -> Results {
+    let cer = |group: &Option<MlSuperbGroup>| group.as_ref().and_then(|group| group.cer);
+    let lid = report.trained.as_ref().and_then(|group| group.lid_accuracy);
+    let (trained, few_shot) = (cer(&report.trained), cer(&report.reserved));
+    match lid {
+        Some(_) => Results {
+            joint_lid: lid,
+            joint: trained,
+            joint_few_shot: few_shot,
+            ..Results::default()
+        },
+        None => {
+            Results { multilingual: trained, multilingual_few_shot: few_shot, ..Results::default() }
+        }
+    }
+}
+
+pub(super) fn standing2(
+    report: &MlSuperb2Report,
+    labels: Option<LabelSet>,
+    data: String,
+) -> Standing2 {
     Standing2 {
+        system: None,
         data,
         labels,
         scorer: report.variant,
@@ -280,6 +302,7 @@ fn standing2(report: &MlSuperb2Report, labels: Option<LabelSet>, data: String) -
         lid_accuracy: report.lid_accuracy,
         worst15_cer: report.worst15_cer,
         std_cer: report.std_cer,
+        dialects: None,
     }
 }
 
@@ -415,20 +438,20 @@ mod tests {
         let lengths: Vec<(f64, Option<f64>, usize)> =
             plain.lengths.bins.iter().map(|bin| (bin.from, bin.to, bin.clips)).collect();
         assert_eq!(lengths, [(0.0, Some(10.0), 3), (10.0, Some(20.0), 1)]);
-        assert!(plain.ml_superb.is_none() && plain.ml_superb2.is_none());
+        assert!(plain.ml_superb.is_empty() && plain.ml_superb2.is_empty());
     }
 
     #[test]
     fn each_scheme_has_its_standing() {
         let first = report(Scheme::MlSuperb, REFERENCE, HYPOTHESIS);
-        let standing = first.ml_superb.expect("the first benchmark");
+        let [results] = first.ml_superb[0].budgets[..] else { panic!("one budget") };
         // The space after the tag counts: 3 of 6 + 15, and 1 of 3 + 4.
-        assert_eq!(standing.cer, Some(3.0 / 21.0));
-        assert_eq!(standing.cer_few_shot, Some(1.0 / 7.0));
-        assert_eq!(standing.lid_accuracy, Some(0.5));
+        assert_eq!(results.joint, Some(3.0 / 21.0));
+        assert_eq!(results.joint_few_shot, Some(1.0 / 7.0));
+        assert_eq!(results.joint_lid, Some(0.5));
         assert_eq!(first.summary.len(), 2);
         let second = report(Scheme::MlSuperb2, REFERENCE, HYPOTHESIS);
-        let standing = second.ml_superb2.expect("the second benchmark");
+        let standing = &second.ml_superb2[0];
         assert_eq!(standing.labels, Some(LabelSet::Original));
         // English (0 + 3/14) / 2, Danish (1/2 + 0) / 2.
         assert!((standing.cer - (3.0 / 14.0 / 2.0 + 0.25) / 2.0).abs() < 1e-12);

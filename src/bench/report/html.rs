@@ -138,17 +138,17 @@ fn overview(report: &Report) -> Option<Section> {
 fn standings(report: &Report) -> Option<Section> {
     let name = table::our_name(report);
     let mut body = String::new();
-    if let Some(standing) = &report.ml_superb2 {
+    if !report.ml_superb2.is_empty() {
         body.push_str(
             "<p>Published rows of ML-SUPERB 2.0 beside ours, which was scored by the same rules. Rows compare only where data, labels and scorer are the same.</p>",
         );
-        body.push_str(&html_table(&table::ml_superb2(standing, &name), "ML-SUPERB 2.0"));
+        body.push_str(&html_table(&table::ml_superb2(&report.ml_superb2, &name), "ML-SUPERB 2.0"));
     }
-    if let Some(standing) = &report.ml_superb {
+    if !report.ml_superb.is_empty() {
         body.push_str(
             "<p>Published rows of ML-SUPERB 1.0 beside ours, which was scored by the same rules; percent, after 10 min / 1 h of training. SUPERB_s compares only within its reference set, and rows only where the data is the same.</p>",
         );
-        body.push_str(&html_table(&table::ml_superb(standing, &name), "ML-SUPERB 1.0"));
+        body.push_str(&html_table(&table::ml_superb(&report.ml_superb, &name), "ML-SUPERB 1.0"));
     }
     (!body.is_empty()).then_some(Section { id: "leaderboard", title: "Leaderboard", body })
 }

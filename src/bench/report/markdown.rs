@@ -10,12 +10,12 @@ pub(super) fn document(report: &Report) -> String {
     let mut text = format!("# {}\n", escape(&report.title));
     section(&mut text, "Summary", &table::summary(report));
     let name = table::our_name(report);
-    if let Some(standing) = &report.ml_superb2 {
-        section(&mut text, "Beside ML-SUPERB 2.0", &table::ml_superb2(standing, &name));
+    if !report.ml_superb2.is_empty() {
+        section(&mut text, "Beside ML-SUPERB 2.0", &table::ml_superb2(&report.ml_superb2, &name));
         text.push_str("\nRows compare only where data, labels and scorer are the same.\n");
     }
-    if let Some(standing) = &report.ml_superb {
-        section(&mut text, "Beside ML-SUPERB 1.0", &table::ml_superb(standing, &name));
+    if !report.ml_superb.is_empty() {
+        section(&mut text, "Beside ML-SUPERB 1.0", &table::ml_superb(&report.ml_superb, &name));
         text.push_str(
             "\n10 min / 1 h of training. SUPERB_s compares only within its reference set.\n",
         );

@@ -3,6 +3,7 @@
 //! The page is one file that loads nothing: styles and drawings are inside, there is no script, and its own
 //! content policy forbids the rest.
 
+mod benchmark;
 mod chart;
 mod colour;
 mod csv;
@@ -47,9 +48,9 @@ pub struct Report {
     /// Scores over groups of clips.
     pub summary: Vec<SummaryRow>,
     /// Ours among the published rows of ML-SUPERB 1.0, where its rules were followed.
-    pub ml_superb: Option<Standing>,
+    pub ml_superb: Vec<Standing>,
     /// Ours among the published rows of ML-SUPERB 2.0, where its rules were followed.
-    pub ml_superb2: Option<Standing2>,
+    pub ml_superb2: Vec<Standing2>,
     /// Scores per language and kind of speaker, by falling minutes of training.
     pub languages: Vec<LanguageRow>,
     /// Languages taken for another, the most frequent first.
@@ -74,20 +75,58 @@ pub struct SummaryRow {
     pub scores: Group,
 }
 
-/// Our results by the rules of ML-SUPERB 1.0; no training budget or track is implied.
+/// Our results by the rules of ML-SUPERB 1.0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Standing {
-    /// Error rate, languages trained in full.
-    pub cer: Option<f64>,
-    /// Error rate, few-shot languages.
-    pub cer_few_shot: Option<f64>,
-    /// Identification accuracy, languages trained in full; `None` without tags.
-    pub lid_accuracy: Option<f64>,
+    /// What was tested; `None` for the model or the transcripts that the report is of.
+    pub system: Option<String>,
+    /// After training on 10 min and on 1 h; one entry where no budget is implied.
+    pub budgets: Vec<Results>,
+    /// Whether the corpus and all configurations are the published ones, so that SUPERB_s has a
+    /// meaning.
+    pub is_published_corpus: bool,
+}
+
+/// Columns of ML-SUPERB 1.0 in one budget, fractions; `None` for what was not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Results {
+    /// Monolingual recognition: error rate, mean of languages.
+    pub monolingual: Option<f64>,
+    /// Recognition: error rate, languages trained in full.
+    pub multilingual: Option<f64>,
+    /// Recognition: error rate, few-shot languages.
+    pub multilingual_few_shot: Option<f64>,
+    /// Identification: accuracy, languages trained in full.
+    pub lid: Option<f64>,
+    /// Both at once: accuracy, languages trained in full.
+    pub joint_lid: Option<f64>,
+    /// Both at once: error rate, languages trained in full.
+    pub joint: Option<f64>,
+    /// Both at once: error rate, few-shot languages.
+    pub joint_few_shot: Option<f64>,
+}
+
+impl Results {
+    /// In the order of the published columns.
+    #[must_use]
+    pub fn columns(&self) -> [Option<f64>; 7] {
+        [
+            self.monolingual,
+            self.multilingual,
+            self.multilingual_few_shot,
+            self.lid,
+            self.joint_lid,
+            self.joint,
+            self.joint_few_shot,
+        ]
+    }
 }
 
 /// Our results by the rules of ML-SUPERB 2.0.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Standing2 {
+    /// What was tested; `None` for the model or the transcripts that the report is of.
+    pub system: Option<String>,
     /// What was scored.
     pub data: String,
     /// Labels of the references, if stated.
@@ -102,6 +141,8 @@ pub struct Standing2 {
     pub worst15_cer: f64,
     /// Sample standard deviation over languages.
     pub std_cer: Option<f64>,
+    /// CER and accuracy on language varieties, where there are any.
+    pub dialects: Option<[f64; 2]>,
 }
 
 /// Scores of one language, of one kind of speaker.

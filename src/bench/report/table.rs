@@ -1,6 +1,6 @@
 //! The tables of a report, the same in HTML and Markdown.
 
-use super::{LengthUnit, Report, Standing, Standing2, SummaryRow};
+use super::{LengthUnit, Report, Results, Standing, Standing2, SummaryRow};
 use crate::bench::ml_superb::published::{
     FBANK, FINDINGS, LabelSet, ML_SUPERB_ROWS, ML_SUPERB2_ROWS, PAPER_2023, PublishedRow,
 };
@@ -78,23 +78,25 @@ fn scorer(variant: Variant) -> String {
     }
 }
 
-/// Ours first, then the published rows of ML-SUPERB 2.0.
-pub(super) fn ml_superb2(ours: &Standing2, name: &str) -> Table {
-    let mut rows = vec![Row {
+/// Ours first, then the published rows of ML-SUPERB 2.0; `name` is what a system without a name is
+/// called.
+pub(super) fn ml_superb2(ours: &[Standing2], name: &str) -> Table {
+    let our_row = |ours: &Standing2| Row {
         cells: vec![
-            name.to_owned(),
+            ours.system.as_deref().unwrap_or(name).to_owned(),
             percent(Some(ours.cer)),
             percent(Some(ours.lid_accuracy)),
             percent(Some(ours.worst15_cer)),
             percent(ours.std_cer),
-            percent(None),
-            percent(None),
+            percent(ours.dialects.map(|[cer, _]| cer)),
+            percent(ours.dialects.map(|[_, lid]| lid)),
             ours.labels.map_or("–", LabelSet::name).to_owned(),
             scorer(ours.scorer),
             ours.data.clone(),
         ],
         is_ours: true,
-    }];
+    };
+    let mut rows: Vec<Row> = ours.iter().map(our_row).collect();
     rows.extend(ML_SUPERB2_ROWS.iter().map(|published_row| {
         let mut cells = vec![format!("MMS-1B, {}", published_row.model)];
         cells.extend(published_row.columns.map(published));
@@ -123,23 +125,32 @@ pub(super) fn ml_superb2(ours: &Standing2, name: &str) -> Table {
     }
 }
 
-/// Ours first, then the published rows of ML-SUPERB 1.0, `10 min / 1 h`.
-pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
+/// Ours first, then the published rows of ML-SUPERB 1.0, `10 min / 1 h`; `name` is what a system
+/// without a name is called.
+pub(super) fn ml_superb(ours: &[Standing], name: &str) -> Table {
     let absent = || percent(None);
-    // With tags the joint task was done, without them recognition alone.
-    let (recognition, joint) = match ours.lid_accuracy {
-        Some(_) => (
-            [absent(), absent()],
-            [percent(ours.lid_accuracy), percent(ours.cer), percent(ours.cer_few_shot)],
-        ),
-        None => ([percent(ours.cer), percent(ours.cer_few_shot)], [absent(), absent(), absent()]),
+    let our_row = |ours: &Standing| {
+        let cell = |column: usize| -> String {
+            let values = ours.budgets.iter().map(|results| results.columns()[column]);
+            if values.clone().all(|value| value.is_none()) {
+                return absent();
+            }
+            values.map(percent).collect::<Vec<String>>().join(" / ")
+        };
+        let mut cells = vec![ours.system.as_deref().unwrap_or(name).to_owned()];
+        cells.extend((0..7).map(cell));
+        let scores = superb_scores(ours);
+        let is_scored = scores.iter().any(Option::is_some);
+        cells.push(if is_scored {
+            let score = |score: &Option<f64>| score.map_or_else(absent, published);
+            scores.iter().map(score).collect::<Vec<String>>().join(" / ")
+        } else {
+            absent()
+        });
+        cells.push(if is_scored { FINDINGS.name.to_owned() } else { absent() });
+        Row { cells, is_ours: true }
     };
-    let mut ours_cells = vec![name.to_owned(), absent()];
-    ours_cells.extend(recognition);
-    ours_cells.push(absent());
-    ours_cells.extend(joint);
-    ours_cells.extend([absent(), absent()]);
-    let mut rows = vec![Row { cells: ours_cells, is_ours: true }];
+    let mut rows: Vec<Row> = ours.iter().map(our_row).collect();
     let both = |pick: fn(&SuperbResults) -> f64, results: &[SuperbResults; 2]| {
         format!("{:.1} / {:.1}", pick(&results[0]), pick(&results[1]))
     };
@@ -181,6 +192,21 @@ pub(super) fn ml_superb(ours: &Standing, name: &str) -> Table {
         rows,
         words: &[9],
     }
+}
+
+/// SUPERB_s of each budget whose columns are all there, on the published corpus.
+fn superb_scores(ours: &Standing) -> Vec<Option<f64>> {
+    if !ours.is_published_corpus || ours.budgets.len() != 2 {
+        return Vec::new();
+    }
+    let score = |(budget, results): (usize, &Results)| {
+        let mut percent = [0.0; 7];
+        for (percent, value) in percent.iter_mut().zip(results.columns()) {
+            *percent = 100.0 * value?;
+        }
+        FINDINGS.score(budget, &SuperbResults::from_columns(percent))
+    };
+    ours.budgets.iter().enumerate().map(score).collect()
 }
 
 pub(super) fn speakers(condition: Option<Condition>) -> &'static str {

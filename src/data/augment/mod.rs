@@ -174,7 +174,7 @@ impl Augmentation {
     pub(super) fn features(
         &self,
         mut waveform: Vec<f32>,
-        other: impl FnOnce(&mut Random) -> Vec<f32>,
+        other: impl FnOnce(&mut Random) -> Result<Vec<f32>, DataError>,
         input: &InputFeatures,
         random: &mut Random,
     ) -> Result<Features, DataError> {
@@ -196,7 +196,7 @@ impl Augmentation {
             let [low, high] = self.mix_snr_db;
             let snr_db = random.between(low, high);
             let start = random.unit();
-            add_clip(&mut waveform, &other(random), start, snr_db);
+            add_clip(&mut waveform, &other(random)?, start, snr_db);
         }
         if random.chance(self.noise) {
             let [low, high] = self.noise_snr_db;
@@ -328,7 +328,7 @@ mod tests {
         let heard = |augmentation: &Augmentation, seed| -> Result<Vec<f32>, DataError> {
             augmentation.validate()?;
             let mut random = Random::new(&[seed]);
-            let other = |random: &mut Random| vec![random.unit() as f32; 99];
+            let other = |random: &mut Random| Ok(vec![random.unit() as f32; 99]);
             Ok(augmentation.features(clip.clone(), other, &input, &mut random)?.data)
         };
         let noise =

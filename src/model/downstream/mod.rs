@@ -37,11 +37,15 @@ pub struct DownstreamConfig {
 
 /// Size of the head of ML-SUPERB; the default is the published one.
 ///
-/// Frames are masked in training, lose their mean over the clip, are projected, halved in rate
-/// by two convolutions and encoded.
+/// Frames are repeated if asked for, masked in training, lose their mean over the clip, are
+/// projected, halved in rate by two convolutions and encoded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransformerHeadConfig {
+    /// How often each frame of the encoder is read, 1 or 2: the head is made for frames of 20 ms,
+    /// and an encoder of 40 ms is read twice.
+    #[serde(skip_serializing_if = "is_one")]
+    pub repeat: usize,
     /// Width of the projection, at least 7.
     pub projection: usize,
     /// Width of the convolutions and of the Transformer.
@@ -59,9 +63,14 @@ pub struct TransformerHeadConfig {
     pub spec_augment: bool,
 }
 
+fn is_one(n: &usize) -> bool {
+    *n == 1
+}
+
 impl Default for TransformerHeadConfig {
     fn default() -> Self {
         Self {
+            repeat: 1,
             projection: 80,
             dim: 256,
             ffn_dim: 1024,
@@ -97,6 +106,7 @@ impl DownstreamConfig {
             "downstream.dim",
             "must be even, 2 to 16384",
         )?;
+        check((1..=2).contains(&head.repeat), "downstream.repeat", "must be 1 or 2")?;
         check(width(head.ffn_dim), "downstream.ffn_dim", "must be 1 to 16384")?;
         check(
             head.heads > 0 && head.dim.is_multiple_of(head.heads),
@@ -115,8 +125,11 @@ impl DownstreamConfig {
     /// convolutions.
     #[must_use]
     pub fn frame(&self) -> (usize, usize) {
-        match self.transformer {
-            Some(_) => (subsampling::STRIDE, subsampling::RECEPTIVE_FIELD),
+        match &self.transformer {
+            Some(head) => (
+                subsampling::STRIDE / head.repeat.clamp(1, subsampling::STRIDE),
+                subsampling::RECEPTIVE_FIELD.div_ceil(head.repeat.max(1)),
+            ),
             None => (1, 1),
         }
     }
@@ -131,6 +144,7 @@ impl DownstreamConfig {
 /// The head of ML-SUPERB without its output layer.
 #[derive(Debug)]
 pub(super) struct TransformerHead {
+    repeat: usize,
     spec_augment: Option<SpecAugment>,
     projection: Linear,
     subsampling: Subsampling,
@@ -143,6 +157,7 @@ impl TransformerHead {
     pub(super) fn new(config: &TransformerHeadConfig, dim: usize, vb: &VarBuilder) -> Result<Self> {
         let encoder = vb.pp("encoder");
         Ok(Self {
+            repeat: config.repeat,
             spec_augment: config.spec_augment.then(SpecAugment::default),
             projection: Linear::uniform(dim, config.projection, &vb.pp("preencoder.linear_out"))?,
             subsampling: Subsampling::new(config.projection, config.dim, &encoder.pp("embed"))?,
@@ -150,12 +165,13 @@ impl TransformerHead {
         })
     }
 
-    /// Frames at half the rate, `(batch, (frames - 1) / 2 - 2, dim)`; a clip of fewer than 7
-    /// frames is taken as if zeros followed it.
+    /// Frames at half the rate they are read at, `(batch, (frames - 1) / 2 - 2, dim)`; a clip of
+    /// fewer than 7 frames is taken as if zeros followed it.
     pub(super) fn forward(&self, input: &Sequence, pass: &Pass) -> Result<Sequence> {
+        let read = input.each_repeated(self.repeat)?;
         let masked = match &self.spec_augment {
-            Some(masks) => masks.apply(input, pass)?,
-            None => input.clone(),
+            Some(masks) => masks.apply(&read, pass)?,
+            None => read,
         };
         let centred = masked.hidden.broadcast_sub(&mean(&masked)?)?;
         let projected = masked.with_hidden(centred).zero_padding()?;

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::{ConvLayer, ConvNorm, Parameters, Sampling, Variant};
 use asr_kernels::Precision;
+use asr_kernels::gradients::Gradients;
 use candle_core::Device;
 use std::collections::HashMap;
 
@@ -231,6 +232,48 @@ fn every_parameter_gets_a_gradient() -> Result<()> {
         assert!(missing.iter().all(|name| name.contains(".layers.")), "no gradient: {missing:?}");
         assert!(attempt < 20, "no gradient in {attempt} passes: {missing:?}");
         pass = Pass::training(Precision::F32, 4 + attempt);
+    }
+    Ok(())
+}
+
+#[test]
+fn layers_that_are_computed_again_have_the_same_gradients() -> Result<()> {
+    for norm_first in [false, true] {
+        let config = EncoderConfig {
+            dropout: 0.0,
+            activation_dropout: 0.0,
+            input_dropout: 0.0,
+            layer_drop: 0.0,
+            ..config(norm_first, &[[1, 2]], 1)
+        };
+        let parameters = Parameters::default();
+        let model = MrHubert::new(&config, &parameters.seeded(3))?;
+        let wave = wave();
+        let input = batch(&[&wave[..9_000], &wave[..6_000]])?;
+        let mut found = Vec::new();
+        for recomputes in [false, true] {
+            let pass = Pass::training(Precision::F32, 1).recomputing(recomputes);
+            let outputs = model.forward(&input, &pass)?;
+            let last = outputs.last().expect("a resolution").output.zero_padding()?;
+            let variables = parameters.trainable();
+            let mut gradients = Gradients::of(variables.iter().map(|(_, var)| var));
+            gradients.backward(&last.hidden.sqr()?.sum_all()?)?;
+            let reached = variables
+                .iter()
+                .map(|(name, var)| (name.clone(), gradients.get(var).map(<[f32]>::to_vec)));
+            found.push(reached.collect::<Vec<_>>());
+        }
+        let mut layers = 0;
+        for ((name, kept), (_, again)) in found[0].iter().zip(&found[1]) {
+            assert_eq!(kept.is_some(), again.is_some(), "{name}");
+            let (Some(kept), Some(again)) = (kept, again) else { continue };
+            layers += usize::from(name.contains(".layers."));
+            let scale = kept.iter().fold(1e-3_f32, |scale, g| scale.max(g.abs()));
+            for (kept, again) in kept.iter().zip(again) {
+                assert!((kept - again).abs() <= 1e-5 * scale, "{name}: {kept} {again}");
+            }
+        }
+        assert!(layers > 50, "{layers} parameters of layers");
     }
     Ok(())
 }

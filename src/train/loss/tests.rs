@@ -73,7 +73,15 @@ pub(super) fn config(
 fn train_config() -> TrainConfig {
     TrainConfig {
         seed: 1,
-        schedule: Schedule { peak: 1e-3, warmup_steps: 1, steps: 2, final_share: 0.1 },
+        schedule: Schedule {
+            peak: 1e-3,
+            initial_share: 0.0,
+            warmup_steps: 1,
+            hold_steps: 0,
+            steps: 2,
+            final_share: 0.1,
+            decay: crate::train::Decay::default(),
+        },
         optimiser: AdamWConfig { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 },
         micro_batches: 1,
         low_weight: 0.3,
@@ -90,6 +98,7 @@ fn train_config() -> TrainConfig {
         max_trainable: None,
         unfreeze_after: 0,
         bf16: false,
+        recompute: false,
         log_every: 1,
         validate_every: 1,
         save_every: 1,
