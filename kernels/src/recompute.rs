@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn outside_of_a_collected_backward_pass_it_refuses() -> Result<()> {
         let x = Var::from_vec(vec![1.0_f32, 2.0], 2, &Device::Cpu)?;
-        let y = recomputed(x.as_tensor(), |x| x.sqr())?;
+        let y = recomputed(x.as_tensor(), Tensor::sqr)?;
         assert_eq!(y.to_vec1::<f32>()?, [1.0, 4.0]);
         assert!(y.sum_all()?.backward().is_err());
         Ok(())
