@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::audio::{AudioError, Resampler};
+use crate::files;
 
 /// Sample format of a written WAV file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,22 +46,9 @@ pub fn write_wav(
             path: path.to_owned(),
             n_samples: samples.len(),
         })?;
-    let temporary = temporary_path(path);
-    let written = write_file(&temporary, samples, sample_rate_hz, format, data_bytes)
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|source| {
-        // The write error is the one worth reporting, whether or not this works.
-        let _ = std::fs::remove_file(&temporary);
-        AudioError::Write { path: path.to_owned(), source }
-    })
-}
-
-/// A hidden neighbour of `path`, on the same file system, unique to this process.
-fn temporary_path(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.part", std::process::id()));
-    path.with_file_name(name)
+    write_file(&files::partial(path), samples, sample_rate_hz, format, data_bytes)
+        .and_then(|()| files::put_in_place(path))
+        .map_err(|source| AudioError::Write { path: path.to_owned(), source })
 }
 
 fn write_file(
@@ -73,7 +61,7 @@ fn write_file(
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&header(sample_rate_hz, format, data_bytes))?;
     write_samples(&mut file, samples, format)?;
-    file.into_inner()?.sync_all()
+    Ok(file.into_inner()?.flush()?)
 }
 
 /// Everything before the samples.

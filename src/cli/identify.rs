@@ -129,8 +129,8 @@ impl Sink for Writer<'_> {
         let name = if self.several { format!("{}: ", input.name()) } else { String::new() };
         let mut lines = format!("{name}{ranked}\n");
         if self.args.windows {
-            for (start, end, language) in found.transcription.language_changes() {
-                let code = language.map_or_else(|| "-".to_owned(), |code| code.to_string());
+            for (start, end, language) in transcription.language_changes(found.duration_s) {
+                let code = language.map_or_else(|| "-".to_owned(), |found| found.code.to_string());
                 let (start, end) = (seconds(start), seconds(end));
                 lines.push_str(&format!("{name}{start:.3} {end:.3} {code}\n"));
             }

@@ -122,23 +122,19 @@ fn segment_entry(
     }
 }
 
-/// Segments with neighbours of one language joined; their score is the mean over time.
-fn stretches(segments: &[(f64, f64, SegmentText)]) -> Vec<SegmentEntry<'_>> {
-    let language = |segment: &SegmentText| segment.languages.first().map(|l| l.code);
-    let joined = segments.chunk_by(|(_, _, a), (_, _, b)| language(a) == language(b));
-    joined
-        .filter_map(|segments| {
-            let (first, last) = (segments.first()?, segments.last()?);
-            let weighed = segments.iter().filter_map(|(start, end, segment)| {
-                Some((end - start) * segment.languages.first()?.score)
-            });
-            let score = weighed.sum::<f64>() / (last.1 - first.0).max(1e-9);
-            let mut entry = segment_entry(first, Detail::Language);
-            entry.end_s = seconds(last.1);
-            entry.language_score = entry.language_score.map(|_| rounded(score));
-            Some(entry)
-        })
-        .collect()
+/// Stretches of one language each.
+fn stretches(found: &Recognised) -> Vec<SegmentEntry<'static>> {
+    let changes = found.transcription.language_changes(found.duration_s);
+    let entry = |(start, end, language): &(f64, f64, Option<ScoredLanguage>)| SegmentEntry {
+        start_s: seconds(*start),
+        end_s: seconds(*end),
+        text: None,
+        language: language.map(|l| l.code.to_string()),
+        language_score: language.map(|l| rounded(l.score)),
+        score: None,
+        words: None,
+    };
+    changes.iter().map(entry).collect()
 }
 
 /// A segment of an input that still goes on, as JSON: `"partial": true` tells it from the result.
@@ -249,7 +245,7 @@ pub(super) fn json(
         location: transcription.location().map(Into::into),
         text: with_text.then(|| transcription.text()),
         segments: detail.map(|detail| match detail {
-            Detail::Language => stretches(&transcription.segments),
+            Detail::Language => stretches(found),
             _ => transcription.segments.iter().map(|s| segment_entry(s, detail)).collect(),
         }),
         warnings: &found.warnings,

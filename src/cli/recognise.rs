@@ -66,7 +66,7 @@ pub(super) trait Sink {
 pub(super) struct Manner<'a> {
     /// Languages that may be spoken.
     pub(super) candidates: Option<&'a [Language]>,
-    /// Whether to cut where nobody speaks and to pass over stretches in which nobody does.
+    /// Whether to decode each utterance by itself, and to leave out what lies between.
     pub(super) detect_voice: bool,
     /// Whether segments end where the language changes.
     pub(super) by_language: bool,
@@ -203,16 +203,19 @@ struct Short {
 impl Work<'_> {
     fn all(&self) {
         if self.list.len() == 1 {
-            self.send(0, self.one(0));
-        } else if self.manner.batch_size == 1 || self.manner.by_language {
-            (0..self.list.len()).into_par_iter().for_each(|i| {
+            return self.send(0, self.one(0));
+        }
+        let in_batches = self.manner.batch_size > 1 && !self.manner.by_language;
+        match self.transcriber.frames().filter(|_| in_batches) {
+            Some(model) => {
+                // Enough inputs for each thread to find clips of similar length.
+                let at_a_time = self.manner.batch_size * 4 * threads::available();
+                let order: Vec<usize> = (0..self.list.len()).collect();
+                order.chunks(at_a_time).for_each(|indices| self.batches(model, indices));
+            }
+            None => (0..self.list.len()).into_par_iter().for_each(|i| {
                 self.send(i, threads::serial(|| self.one(i)));
-            });
-        } else {
-            // Enough inputs for each thread to find clips of similar length.
-            let at_a_time = self.manner.batch_size * 4 * threads::available();
-            let order: Vec<usize> = (0..self.list.len()).collect();
-            order.chunks(at_a_time).for_each(|indices| self.batches(indices));
+            }),
         }
     }
 
@@ -226,7 +229,7 @@ impl Work<'_> {
     }
 
     /// Recognises inputs, the short ones in batches of similar length.
-    fn batches(&self, indices: &[usize]) {
+    fn batches(&self, model: &dyn FrameModel, indices: &[usize]) {
         let mut short: Vec<Short> = indices
             .par_iter()
             .filter_map(|&i| match self.load(i) {
@@ -243,15 +246,10 @@ impl Work<'_> {
             .collect();
         short.sort_by_key(|short| short.samples.len());
         short.par_chunks(self.manner.batch_size).for_each(|clips| {
-            let views: Vec<&[f32]> = clips.iter().map(|clip| clip.samples.as_slice()).collect();
-            let transcribed =
-                threads::serial(|| self.transcriber.transcribe(&views, self.manner.candidates));
-            match transcribed {
-                Ok(texts) => {
-                    for (clip, text) in clips.iter().zip(texts) {
+            match threads::serial(|| self.batch(model, clips)) {
+                Ok(found) => {
+                    for (clip, transcription) in clips.iter().zip(found) {
                         let duration_s = clip.samples.len() as f64 / 16_000.0;
-                        let mut transcription = Transcription::default();
-                        transcription.push(0.0, duration_s, text);
                         let warnings = clip.warnings.clone();
                         self.send(
                             clip.index,
@@ -263,6 +261,26 @@ impl Work<'_> {
                 Err(_) => clips.iter().for_each(|clip| self.send(clip.index, self.one(clip.index))),
             }
         });
+    }
+
+    /// What each of some clips would give alone, computed as one batch.
+    fn batch(
+        &self,
+        model: &dyn FrameModel,
+        clips: &[Short],
+    ) -> Result<Vec<Transcription>, DecodeError> {
+        let candidates = self.manner.candidates;
+        let views: Vec<&[f32]> = clips.iter().map(|clip| clip.samples.as_slice()).collect();
+        let pieces = Stream::of_clips(model, &views, self.manner.detect_voice)?;
+        let read = |pieces: Vec<Piece>| {
+            let mut transcription = Transcription::default();
+            for piece in pieces {
+                let text = model.read_piece(&piece, candidates);
+                transcription.push(piece.start_s, piece.end_s, text);
+            }
+            transcription
+        };
+        Ok(pieces.into_iter().map(read).collect())
     }
 
     /// The samples of an input, if they are few enough for one piece. Standard input cannot
@@ -325,7 +343,8 @@ impl Work<'_> {
         let side_by_side = self.list.len() == 1 && self.list[index] != Input::Stdin;
         let options = StreamOptions {
             detect_voice: self.manner.detect_voice,
-            at_a_time: if side_by_side { threads::available() } else { 1 },
+            // Enough for each thread, though some are longer than others.
+            at_a_time: if side_by_side { 4 * threads::available() } else { 1 },
         };
         let mut stream = Stream::new(model, options);
         if self.manner.by_language {
@@ -356,7 +375,7 @@ impl Work<'_> {
         take: &mut dyn FnMut(f64, f64, SegmentText),
     ) -> Result<u64, InputError> {
         let mut windows = Windows::new(1, self.manner.detect_voice);
-        let (mut samples, mut from) = (0, 0);
+        let (mut samples, mut from) = (0_u64, 0);
         let mut ended = false;
         while !ended {
             let block = if self.stopped() { None } else { audio.next_block()? };
@@ -368,20 +387,18 @@ impl Work<'_> {
                 ready.extend(windows.finish());
             }
             for window in ready {
-                let to = window.cut.unwrap_or(samples);
+                from = window.start.max(from);
+                let to = window.cut.unwrap_or(window.end());
                 let core = (from - window.start) as usize..(to - window.start) as usize;
-                let mut text = if window.voiced {
-                    let clip = [&window.samples[core]];
-                    self.transcriber.transcribe(&clip, self.manner.candidates)?.swap_remove(0)
-                } else {
-                    SegmentText::default()
-                };
+                let clip = [&window.samples[core]];
+                let mut text =
+                    self.transcriber.transcribe(&clip, self.manner.candidates)?.swap_remove(0);
                 let from_s = from as f64 / 16_000.0;
                 for word in &mut text.words {
                     word.start_s += from_s;
                     word.end_s += from_s;
                 }
-                take(from as f64 / 16_000.0, to as f64 / 16_000.0, text);
+                take(from_s, to as f64 / 16_000.0, text);
                 from = to;
             }
         }

@@ -1,7 +1,7 @@
 //! Live speech: what is said so far twice a second, and what was said at every pause.
 
 use super::reader::FrameModel;
-use super::stream::{Piece, Stream};
+use super::stream::{Piece, Stream, StreamOptions};
 use super::transcriber::{DecodeError, SegmentText};
 use crate::text::Language;
 
@@ -27,8 +27,8 @@ pub struct LiveSegment {
 
 /// Understands speech while it is spoken.
 ///
-/// Speech ends at a pause of 0.7 s, or after about 20 s without one; final segments depend on
-/// the samples alone, not on how they arrive.
+/// Speech ends at a pause of 0.6 s, or after about 20 s without one. Final segments are those of a
+/// [`Stream`] of the same samples, however they arrive.
 #[derive(Debug)]
 pub struct Live<'a> {
     stream: Stream<'a>,
@@ -46,7 +46,7 @@ impl<'a> Live<'a> {
     #[must_use]
     pub fn new(model: &'a dyn FrameModel, candidates: Option<&'a [Language]>) -> Self {
         Self {
-            stream: Stream::live(model),
+            stream: Stream::new(model, StreamOptions::default()),
             model,
             candidates,
             voice_start_s: None,
@@ -89,7 +89,10 @@ impl<'a> Live<'a> {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn finish(&mut self) -> Result<Vec<LiveSegment>, DecodeError> {
-        let stream = std::mem::replace(&mut self.stream, Stream::live(self.model));
+        let stream = std::mem::replace(
+            &mut self.stream,
+            Stream::new(self.model, StreamOptions::default()),
+        );
         let pieces = stream.finish()?;
         Ok(pieces.iter().filter_map(|piece| self.ended(piece)).collect())
     }
@@ -97,9 +100,6 @@ impl<'a> Live<'a> {
     fn ended(&mut self, piece: &Piece) -> Option<LiveSegment> {
         let voice_start_s = self.voice_start_s.take();
         let was_shown = std::mem::take(&mut self.is_shown);
-        if piece.heard.log_probs.is_empty() {
-            return None;
-        }
         let understood = self.model.read_piece(piece, self.candidates);
         // What was shown is taken back by an end without text.
         let is_told = was_shown || !understood.languages.is_empty() || !understood.text.is_empty();

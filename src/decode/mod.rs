@@ -22,6 +22,7 @@ mod stream;
 mod times;
 mod tokens;
 mod transcriber;
+mod utterances;
 mod windows;
 
 pub use align::{AlignError, Aligner, Alignment, Span, Target, Unit, align};

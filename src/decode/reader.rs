@@ -23,13 +23,13 @@ pub trait FrameModel: std::fmt::Debug + Send + Sync {
     /// that does not tell languages apart.
     fn languages(&self, heard: &Heard, candidates: Option<&[Language]>) -> Vec<ScoredLanguage>;
 
-    /// Languages of what was heard, and text in its frames `core`; its first frame is number
-    /// `first_frame`, and no word ends after `end_s`. `candidates` restricts the languages.
+    /// Languages of what was heard, and text in its frames `core`; it begins at `from_s`, and no
+    /// word ends after `end_s`. `candidates` restricts the languages.
     fn read(
         &self,
         heard: &Heard,
         core: Range<usize>,
-        first_frame: u64,
+        from_s: f64,
         end_s: f64,
         candidates: Option<&[Language]>,
     ) -> SegmentText;
@@ -49,14 +49,14 @@ pub trait FrameModel: std::fmt::Debug + Send + Sync {
         let heard = self.hear(clips)?;
         let texts = heard.iter().zip(clips).map(|(heard, clip)| {
             let whole = 0..heard.log_probs.len() / self.reader().tokens().len();
-            self.read(heard, whole, 0, clip.len() as f64 / 16_000.0, candidates)
+            self.read(heard, whole, 0.0, clip.len() as f64 / 16_000.0, candidates)
         });
         Ok(texts.collect())
     }
 
     /// Decodes a piece of a stream.
     fn read_piece(&self, piece: &Piece, candidates: Option<&[Language]>) -> SegmentText {
-        self.read(&piece.heard, piece.core.clone(), piece.first_frame, piece.end_s, candidates)
+        self.read(&piece.heard, piece.core.clone(), piece.window_start_s, piece.end_s, candidates)
     }
 }
 
@@ -126,7 +126,7 @@ impl Reader {
         &self,
         log_probs: &[f32],
         core: &Range<usize>,
-        first_frame: u64,
+        from_s: f64,
         end_s: f64,
         language: Option<Language>,
     ) -> Found {
@@ -139,7 +139,7 @@ impl Reader {
             return Found { text: String::new(), score: 0.0, words: Vec::new() };
         }
         let total: f64 = characters.iter().map(|token| f64::from(token.log_prob).exp()).sum();
-        let mut words = words(&characters, &self.tokens, self.times, first_frame);
+        let mut words = words(&characters, &self.tokens, self.times, from_s);
         for word in &mut words {
             word.start_s = word.start_s.min(end_s);
             word.end_s = word.end_s.min(end_s);

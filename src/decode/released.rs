@@ -200,7 +200,7 @@ impl ReleasedCtc {
             let frames = rows.len();
             let highest = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let path: f64 = rows.map(|row| f64::from(highest(row))).sum();
-            let text = self.read(&heard, 0..frames, 0, clip.len() as f64 / 16_000.0, None);
+            let text = self.read(&heard, 0..frames, 0.0, clip.len() as f64 / 16_000.0, None);
             Attempt { code, sureness: (path / frames.max(1) as f64).exp(), text }
         };
         Ok(self.hear(clips)?.into_iter().zip(clips).map(attempt).collect())
@@ -279,12 +279,12 @@ impl FrameModel for ReleasedCtc {
         &self,
         heard: &Heard,
         core: Range<usize>,
-        first_frame: u64,
+        from_s: f64,
         end_s: f64,
         _candidates: Option<&[Language]>,
     ) -> SegmentText {
         let language = self.language().and_then(|name| name.parse().ok());
-        let found = self.reader.text(&heard.log_probs, &core, first_frame, end_s, language);
+        let found = self.reader.text(&heard.log_probs, &core, from_s, end_s, language);
         SegmentText {
             languages: language
                 .filter(|_| !found.text.is_empty())

@@ -17,7 +17,7 @@ const SEAM_MARGIN: usize = 2;
 /// How a stream is cut and decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// Cut where nobody speaks, and pass over windows in which nobody does.
+    /// Decode each utterance by itself, and leave out what lies between.
     pub detect_voice: bool,
     /// Windows that are decoded side by side, each on one thread; 1 gives results as early
     /// as can be, and each window all threads.
@@ -30,17 +30,17 @@ impl Default for StreamOptions {
     }
 }
 
-/// A piece of a stream: pieces follow each other without gap or overlap.
+/// A piece of a stream: pieces follow each other without overlap, and without a gap where no
+/// voice detector leaves out what lies between utterances.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// Seconds from the beginning of the stream.
     pub start_s: f64,
     /// Seconds from the beginning of the stream.
     pub end_s: f64,
-    /// Number in the stream of the first frame that was heard.
-    pub first_frame: u64,
-    /// The piece and what its window saw around it; without frames where a voice detector
-    /// found nobody speaking.
+    /// Where the window begins that was heard, in seconds of the stream.
+    pub window_start_s: f64,
+    /// The piece and what its window saw around it.
     pub heard: Heard,
     /// Frames that are the piece itself.
     pub core: Range<usize>,
@@ -48,9 +48,10 @@ pub struct Piece {
 
 /// Decodes a stream window by window in constant memory.
 ///
-/// Windows of at most 20 s overlap by four seconds. In the middle of each overlap the
-/// log-probabilities are cut where the model hears no letter, and each frame is taken from
-/// the window that sees more around it. Audio of 20 s or less is one piece.
+/// A window is an utterance, from pause to pause; see [`Windows`]. Windows that are cut while
+/// somebody speaks overlap by four seconds: in the middle of the overlap the log-probabilities are
+/// cut where the model hears no letter, and each frame is taken from the window that sees more
+/// around it. What is heard depends on the samples alone, not on how they arrive.
 #[derive(Debug)]
 pub struct Stream<'a> {
     model: &'a dyn FrameModel,
@@ -58,30 +59,59 @@ pub struct Stream<'a> {
     waiting: Vec<Window>,
     at_a_time: usize,
     samples: u64,
-    /// Frame and time from which the next piece takes over.
-    seam: (u64, f64),
+    seam: Seam,
     /// Whether pieces end where the language changes, and the languages there may be.
     by_language: Option<Option<&'a [Language]>>,
+}
+
+/// From where the next piece takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Seam {
+    /// Where its first frame begins, a sample of the stream.
+    sample: u64,
+    /// When the piece before has ended, in seconds of the stream.
+    end_s: f64,
 }
 
 impl<'a> Stream<'a> {
     /// A stream for `model`.
     #[must_use]
     pub fn new(model: &'a dyn FrameModel, options: StreamOptions) -> Self {
-        let windows = Windows::new(step_samples(model), options.detect_voice);
-        Self::cut_by(windows, model, options.at_a_time)
+        Self {
+            model,
+            windows: Windows::new(step_samples(model), options.detect_voice),
+            waiting: Vec::new(),
+            at_a_time: options.at_a_time.max(1),
+            samples: 0,
+            seam: Seam::default(),
+            by_language: None,
+        }
     }
 
-    /// A stream of live speech: pieces end at pauses and come as early as can be.
-    #[must_use]
-    pub fn live(model: &'a dyn FrameModel) -> Self {
-        Self::cut_by(Windows::live(step_samples(model)), model, 1)
-    }
-
-    fn cut_by(windows: Windows, model: &'a dyn FrameModel, at_a_time: usize) -> Self {
-        let at_a_time = at_a_time.max(1);
-        let waiting = Vec::new();
-        Self { model, windows, waiting, at_a_time, samples: 0, seam: (0, 0.0), by_language: None }
+    /// The pieces of clips that are decoded as one batch: those that a stream of each alone gives.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn of_clips(
+        model: &'a dyn FrameModel,
+        clips: &[&[f32]],
+        detect_voice: bool,
+    ) -> Result<Vec<Vec<Piece>>, DecodeError> {
+        let options = StreamOptions { detect_voice, at_a_time: 1 };
+        let mut streams: Vec<Self> = clips.iter().map(|_| Self::new(model, options)).collect();
+        let mut windows = Vec::new();
+        for (i, (stream, clip)) in streams.iter_mut().zip(clips).enumerate() {
+            let mut own = stream.windows.push(clip);
+            own.extend(stream.windows.finish());
+            windows.extend(own.into_iter().map(|window| (i, window)));
+        }
+        let views: Vec<&[f32]> = windows.iter().map(|(_, w)| w.samples.as_slice()).collect();
+        let heard = if views.is_empty() { Vec::new() } else { model.hear(&views)? };
+        let mut pieces: Vec<Vec<Piece>> = clips.iter().map(|_| Vec::new()).collect();
+        for ((i, window), heard) in windows.iter().zip(heard) {
+            streams[*i].take(window, heard, &mut pieces[*i]);
+        }
+        Ok(pieces)
     }
 
     /// Ends pieces where the language changes among `candidates`, or among all that the model
@@ -93,10 +123,10 @@ impl<'a> Stream<'a> {
     }
 
     /// When somebody began to speak who has not paused since, in seconds from the beginning of
-    /// the stream; of live streams.
+    /// the stream.
     #[must_use]
     pub fn speaking_since_s(&self) -> Option<f64> {
-        Some(self.windows.voice()?.0 as f64 / 16_000.0)
+        Some(self.windows.speaking_since()? as f64 / 16_000.0)
     }
 
     /// Seconds taken so far.
@@ -105,16 +135,13 @@ impl<'a> Stream<'a> {
         self.samples as f64 / 16_000.0
     }
 
-    /// What follows the last piece, as far as it is known; nothing where nobody speaks. The
+    /// What was said since the last piece, as far as it is known; nothing where nobody speaks. The
     /// stream goes on as if nobody had asked.
     ///
     /// # Errors
     /// As [`push`](Self::push).
     pub fn pending(&self) -> Result<Option<Piece>, DecodeError> {
-        let window = self.windows.pending();
-        if !window.voiced {
-            return Ok(None);
-        }
+        let Some(window) = self.windows.pending() else { return Ok(None) };
         let heard = self.model.hear(&[&window.samples])?.swap_remove(0);
         Ok(Some(self.piece(&window, heard).0))
     }
@@ -149,9 +176,6 @@ impl<'a> Stream<'a> {
     fn decode(&mut self, windows: &[Window], pieces: &mut Vec<Piece>) -> Result<(), DecodeError> {
         let (model, by_language) = (self.model, self.by_language);
         let hear = |window: &Window| -> Result<Vec<(Window, Heard)>, DecodeError> {
-            if !window.voiced {
-                return Ok(vec![(window.clone(), Heard::default())]);
-            }
             let heard = |part: Window| -> Result<(Window, Heard), DecodeError> {
                 let heard = model.hear(&[&part.samples])?.swap_remove(0);
                 Ok((part, heard))
@@ -170,46 +194,46 @@ impl<'a> Stream<'a> {
             windows.iter().map(hear).collect::<Result<_, _>>()?
         };
         for (window, heard) in decoded.into_iter().flatten() {
-            let (piece, seam) = self.piece(&window, heard);
-            self.seam = seam;
-            // A part of a window that its neighbour has taken over already.
-            if piece.end_s > piece.start_s {
-                pieces.push(piece);
-            }
+            self.take(&window, heard, pieces);
         }
         Ok(())
     }
 
-    /// The piece of a window, and the frame and time at which the next one takes over.
-    fn piece(&self, window: &Window, heard: Heard) -> (Piece, (u64, f64)) {
-        let log_probs = heard.log_probs.as_slice();
+    /// Adds the piece of the next window.
+    fn take(&mut self, window: &Window, heard: Heard, pieces: &mut Vec<Piece>) {
+        let (piece, seam) = self.piece(window, heard);
+        self.seam = seam;
+        // A part of a window may have been taken over already by its neighbour.
+        if piece.end_s > piece.start_s {
+            pieces.push(piece);
+        }
+    }
+
+    /// The piece of a window, and where the next one takes over.
+    fn piece(&self, window: &Window, heard: Heard) -> (Piece, Seam) {
         let times = self.model.reader().frame_times();
-        let step_samples = times.step_s * 16_000.0;
-        let first_frame = (window.start as f64 / step_samples).round() as u64;
-        let frames = log_probs.len() / self.model.reader().tokens().len();
-        let (start_frame, start_s) = self.seam;
-        let start = start_frame.saturating_sub(first_frame) as usize;
+        let step = step_samples(self.model);
+        let frames = heard.log_probs.len() / self.model.reader().tokens().len();
+        let window_start_s = window.start as f64 / 16_000.0;
+        let start = (self.seam.sample.saturating_sub(window.start) / step) as usize;
+        let start_s = self.seam.end_s.max(window_start_s);
         let (end, end_s) = match window.cut {
-            None => (frames, self.samples as f64 / 16_000.0),
+            None => (frames, window.end() as f64 / 16_000.0),
             Some(cut) => {
-                let cut_s = cut as f64 / 16_000.0;
-                let wanted = (cut_s - times.first_s) / times.step_s - first_frame as f64;
-                let wanted = wanted.max(0.0).round() as usize;
+                let cut_s = (cut - window.start) as f64 / 16_000.0;
+                let wanted = ((cut_s - times.first_s) / times.step_s).max(0.0).round() as usize;
                 let reach = (window.reach as f64 / 16_000.0 / times.step_s) as usize;
                 let earliest = wanted.saturating_sub(reach).max(start + 1);
-                let end = if log_probs.is_empty() {
-                    wanted
-                } else {
-                    self.quietest(log_probs, earliest..(wanted + reach).min(frames))
-                        .unwrap_or(wanted)
-                };
-                (end, times.span_s(0..first_frame + end as u64).1.max(start_s))
+                let range = earliest..(wanted + reach).min(frames);
+                let end = self.quietest(&heard.log_probs, range).unwrap_or(wanted);
+                (end, window_start_s + times.span_s(0..end as u64).1)
             }
         };
         let end = end.max(start);
+        let end_s = end_s.max(self.seam.end_s);
         let core = start.min(frames)..end.min(frames);
-        let seam = (first_frame + end as u64, end_s);
-        (Piece { start_s, end_s, first_frame, heard, core }, seam)
+        let seam = Seam { sample: window.start + end as u64 * step, end_s };
+        (Piece { start_s, end_s, window_start_s, heard, core }, seam)
     }
 
     /// The frame of `range` around which letters are least likely; of equals the middle one.
@@ -240,26 +264,19 @@ fn parts(
     window: &Window,
     candidates: Option<&[Language]>,
 ) -> Result<Vec<Window>, DecodeError> {
-    let step = step_samples(model);
     // What is nearer to the next seam than this belongs to the next window.
     let last = match window.cut {
         Some(cut) => cut - window.reach.max(MIN_PART),
-        None => (window.start + window.samples.len() as u64).saturating_sub(MIN_PART),
+        None => window.end().saturating_sub(MIN_PART),
     };
     let mut rest = window.clone();
     let mut parts = Vec::new();
     for change in language_changes(model, &window.samples, candidates)? {
-        let change = (window.start + change as u64) / step * step;
+        let change = window.start + change as u64;
         if (rest.start + MIN_PART..=last).contains(&change) {
             let samples = rest.samples.split_off((change - rest.start) as usize);
-            parts.push(Window { cut: Some(change), reach: 0, ..rest });
-            rest = Window {
-                start: change,
-                samples,
-                cut: window.cut,
-                reach: window.reach,
-                voiced: true,
-            };
+            parts.push(Window { cut: None, reach: 0, ..rest });
+            rest = Window { start: change, samples, cut: window.cut, reach: window.reach };
         }
     }
     parts.push(rest);

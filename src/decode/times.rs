@@ -27,20 +27,20 @@ impl FrameTimes {
 /// Joins tokens to words.
 ///
 /// Words are separated by spaces; in scripts written without spaces each character, with the
-/// marks that follow it, is one. `offset_frames` is added to the frames of the tokens. The score of a
+/// marks that follow it, is one. `offset_s` is added to the times of the tokens. The score of a
 /// word is the mean over its tokens of the mean probability of each over its frames.
 pub(super) fn words(
     tokens: &[Token],
     known: &Tokens,
     times: FrameTimes,
-    offset_frames: u64,
+    offset_s: f64,
 ) -> Vec<TimedWord> {
     let word = |tokens: &[Token]| {
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         let word = known.decode(&ids).trim().to_owned();
         let (first, last) = (tokens.first()?, tokens.last()?);
-        let frames = offset_frames + first.start as u64..offset_frames + last.end as u64;
-        let (start_s, end_s) = times.span_s(frames);
+        let (start_s, end_s) = times.span_s(first.start as u64..last.end as u64);
+        let (start_s, end_s) = (offset_s + start_s, offset_s + end_s);
         let total: f64 = tokens.iter().map(|token| f64::from(token.log_prob).exp()).sum();
         let score = total / tokens.len() as f64;
         (!word.is_empty()).then_some(TimedWord { word, start_s, end_s, score })
@@ -64,7 +64,7 @@ mod tests {
             .map(|(i, &id)| Token { id, start: 2 * i, end: 2 * i + 1, log_prob: 0.5_f32.ln() })
             .collect();
         let times = FrameTimes { first_s: 0.1, step_s: 0.04 };
-        let found = words(&tokens, &Tokens::from(&vocabulary), times, 10);
+        let found = words(&tokens, &Tokens::from(&vocabulary), times, 0.4);
         let texts: Vec<&str> = found.iter().map(|word| word.word.as_str()).collect();
         assert_eq!(texts, ["ab", "3", "東", "京", "ก", "ำ", "한"]);
         assert!((found[0].start_s - (0.1 + 9.5 * 0.04)).abs() < 1e-9);

@@ -56,6 +56,9 @@ pub struct ScoredLanguage {
     pub score: f64,
 }
 
+/// A pause that is not part of what was said before, in seconds.
+const LONG_PAUSE_S: f64 = 1.0;
+
 /// What was understood of one segment; the default is nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SegmentText {
@@ -101,17 +104,46 @@ impl Transcription {
         self.segments.iter().flat_map(|(_, _, segment)| &segment.words)
     }
 
-    /// Stretches of one language each, in seconds, one after the other; `None` where nobody
-    /// speaks.
+    /// Stretches of one language each, in seconds, which cover all of `duration_s`; `None` where
+    /// for a second or more nobody speaks. The score is the mean over the time that is spoken.
     #[must_use]
-    pub fn language_changes(&self) -> Vec<(f64, f64, Option<Language>)> {
-        let mut stretches: Vec<(f64, f64, Option<Language>)> = Vec::new();
-        for (start_s, end_s, segment) in &self.segments {
-            let language = segment.languages.first().map(|language| language.code);
-            match stretches.last_mut() {
-                Some(last) if last.2 == language => last.1 = *end_s,
-                _ => stretches.push((*start_s, *end_s, language)),
+    pub fn language_changes(&self, duration_s: f64) -> Vec<(f64, f64, Option<ScoredLanguage>)> {
+        let mut stretches: Vec<(f64, f64, Option<ScoredLanguage>)> = Vec::new();
+        // Seconds that are spoken in the last stretch.
+        let mut spoken_s = 0.0;
+        let mut add = |start_s: f64, end_s: f64, heard: Option<ScoredLanguage>| {
+            let length_s = end_s - start_s;
+            match (stretches.last_mut(), heard) {
+                (Some((_, end, None)), None) => *end = end_s,
+                (Some((_, end, Some(last))), Some(heard)) if last.code == heard.code => {
+                    *end = end_s;
+                    let total_s: f64 = spoken_s + length_s;
+                    last.score += (heard.score - last.score) * length_s / total_s.max(1e-9);
+                    spoken_s = total_s;
+                }
+                (before, heard) => {
+                    // A short pause belongs to what was said before.
+                    let start_s = before.map_or(0.0, |last| {
+                        last.1 = start_s;
+                        start_s
+                    });
+                    stretches.push((start_s, end_s, heard));
+                    spoken_s = length_s;
+                }
             }
+        };
+        let mut last_s = 0.0;
+        for (start_s, end_s, segment) in &self.segments {
+            if start_s - last_s >= LONG_PAUSE_S {
+                add(last_s, *start_s, None);
+            }
+            add(*start_s, *end_s, segment.languages.first().copied());
+            last_s = *end_s;
+        }
+        if duration_s - last_s >= LONG_PAUSE_S || self.segments.is_empty() {
+            add(last_s, duration_s, None);
+        } else if let Some(last) = stretches.last_mut() {
+            last.1 = duration_s;
         }
         stretches
     }
@@ -346,13 +378,13 @@ impl FrameModel for Transcriber {
         &self,
         heard: &Heard,
         core: Range<usize>,
-        first_frame: u64,
+        from_s: f64,
         end_s: f64,
         candidates: Option<&[Language]>,
     ) -> SegmentText {
         let languages = self.languages(heard, candidates);
         let Some(best) = languages.first() else { return SegmentText::default() };
-        let found = self.reader.text(&heard.log_probs, &core, first_frame, end_s, Some(best.code));
+        let found = self.reader.text(&heard.log_probs, &core, from_s, end_s, Some(best.code));
         SegmentText {
             text: found.text,
             score: found.score,
@@ -394,7 +426,7 @@ mod tests {
         };
         let mut all = Transcription::default();
         all.push(0.0, 10.0, said(vec![language("eng", 0.9), language("deu", 0.1)]));
-        all.push(10.0, 40.0, SegmentText::default());
+        all.push(10.5, 12.0, SegmentText::default());
         all.push(40.0, 70.0, said(vec![language("deu", 1.0)]));
         assert_eq!(all.text(), "x x");
         assert_eq!(all.languages[0].code, "deu".parse().expect("a code"));
@@ -404,8 +436,13 @@ mod tests {
         assert_eq!(all.language(0.8), None);
         let place = all.location().expect("two segments point somewhere");
         assert!((place.longitude - 10.0).abs() < 1e-9 && place.latitude.abs() < 1e-9);
+        all.push(70.5, 80.5, said(vec![language("deu", 0.6)]));
+        let found = all.language_changes(81.0);
         let changes: Vec<(f64, f64, bool)> =
-            all.language_changes().iter().map(|c| (c.0, c.1, c.2.is_some())).collect();
-        assert_eq!(changes, [(0.0, 10.0, true), (10.0, 40.0, false), (40.0, 70.0, true)]);
+            found.iter().map(|c| (c.0, c.1, c.2.is_some())).collect();
+        assert_eq!(changes, [(0.0, 10.5, true), (10.5, 40.0, false), (40.0, 81.0, true)]);
+        assert!(found[2].2.is_some_and(|deu| (deu.score - 0.9).abs() < 1e-9));
+        assert_eq!(Transcription::default().language_changes(3.0), [(0.0, 3.0, None)]);
+        assert_eq!(all.language_changes(90.0)[3], (80.5, 90.0, None));
     }
 }

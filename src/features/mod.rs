@@ -30,7 +30,7 @@ pub use normalise::{
     FAIRSEQ_EPSILON, FeatureNorm, TRANSFORMERS_EPSILON, normalise_utterance,
     zero_mean_unit_variance,
 };
-pub use voice::{VOICE_FRAME_SAMPLES, VoiceDetector};
+pub use voice::{VOICE_FRAME_SAMPLES, VoiceDetector, VoiceFrame, is_digital_silence};
 
 /// Why features cannot be configured or computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

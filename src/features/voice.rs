@@ -5,20 +5,32 @@ use std::collections::VecDeque;
 /// Samples of a frame, at 16 kHz.
 pub const VOICE_FRAME_SAMPLES: usize = 256;
 
-/// Frames of a voice that follow each other: a single one may be a click.
-const SHORTEST_RUN: u64 = 4;
-
 /// Mean square of a frame below which it holds no voice, whatever the network says: -80 dB of
 /// full scale. Digital silence is unlike anything that the network was trained on.
 const SILENCE: f32 = 1e-8;
 
+/// Whether a sample is digital silence: no more than the last of 16 bits, which may be dither.
+#[must_use]
+pub fn is_digital_silence(sample: f32) -> bool {
+    sample.abs() <= 1.5 / 32_768.0
+}
+
+/// What is known of a frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VoiceFrame {
+    /// Probability that it holds a voice.
+    pub probability: f32,
+    /// Whether all of its samples are [digital silence](is_digital_silence).
+    pub is_silent: bool,
+}
+
 /// Probability of a voice in each 16 ms of a stream at 16 kHz.
 ///
-/// Keeps the probabilities of what [`forget`](Self::forget) has not dropped.
+/// Keeps the frames that [`forget`](Self::forget) has not dropped.
 pub struct VoiceDetector {
     detector: Box<earshot::Detector>,
     partial: Vec<f32>,
-    probabilities: VecDeque<f32>,
+    frames: VecDeque<VoiceFrame>,
     /// Frames dropped from the front.
     forgotten: u64,
 }
@@ -28,7 +40,7 @@ impl Default for VoiceDetector {
         Self {
             detector: Box::default(),
             partial: Vec::with_capacity(VOICE_FRAME_SAMPLES),
-            probabilities: VecDeque::new(),
+            frames: VecDeque::new(),
             forgotten: 0,
         }
     }
@@ -50,10 +62,19 @@ impl VoiceDetector {
                 let probability = self.detector.predict_f32(&self.partial);
                 let energy: f32 = self.partial.iter().map(|s| s * s).sum();
                 let silent = energy < SILENCE * VOICE_FRAME_SAMPLES as f32;
-                self.probabilities.push_back(if silent { 0.0 } else { probability });
+                self.frames.push_back(VoiceFrame {
+                    probability: if silent { 0.0 } else { probability },
+                    is_silent: self.partial.iter().all(|&s| is_digital_silence(s)),
+                });
                 self.partial.clear();
             }
         }
+    }
+
+    /// A frame, counted from the beginning of the stream; none of what is not known yet or dropped.
+    #[must_use]
+    pub fn frame(&self, number: u64) -> Option<VoiceFrame> {
+        self.frames.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?).copied()
     }
 
     /// Probabilities of the frames that lie in samples `start..end` of the stream, as far as
@@ -61,34 +82,17 @@ impl VoiceDetector {
     pub fn probabilities(&self, start: u64, end: u64) -> impl Iterator<Item = f32> {
         let frame = |sample: u64| {
             let frame = (sample / VOICE_FRAME_SAMPLES as u64).saturating_sub(self.forgotten);
-            (frame as usize).min(self.probabilities.len())
+            (frame as usize).min(self.frames.len())
         };
         let (first, last) = (frame(start), frame(end));
-        self.probabilities.range(first.min(last)..last).copied()
-    }
-
-    /// From where to where somebody speaks in samples `start..end`: from the first to the last
-    /// frame of runs of at least 64 ms whose frames are as likely as `threshold` to hold a voice.
-    #[must_use]
-    pub fn voiced(&self, start: u64, end: u64, threshold: f32) -> Option<(u64, u64)> {
-        let offset = (start / VOICE_FRAME_SAMPLES as u64).max(self.forgotten);
-        let (mut run, mut found) = (0, None);
-        for (frame, probability) in (offset..).zip(self.probabilities(start, end)) {
-            run = if probability >= threshold { run + 1 } else { 0 };
-            if run >= SHORTEST_RUN {
-                let (first, _) = found.unwrap_or((frame + 1 - SHORTEST_RUN, 0));
-                found = Some((first, frame + 1));
-            }
-        }
-        let samples = |frame: u64| frame * VOICE_FRAME_SAMPLES as u64;
-        found.map(|(first, last)| (samples(first), samples(last)))
+        self.frames.range(first.min(last)..last).map(|frame| frame.probability)
     }
 
     /// Drops the frames before sample `before`.
     pub fn forget(&mut self, before: u64) {
         let frame = before / VOICE_FRAME_SAMPLES as u64;
-        let n = frame.saturating_sub(self.forgotten).min(self.probabilities.len() as u64);
-        self.probabilities.drain(..n as usize);
+        let n = frame.saturating_sub(self.forgotten).min(self.frames.len() as u64);
+        self.frames.drain(..n as usize);
         self.forgotten += n;
     }
 }
@@ -108,8 +112,11 @@ mod tests {
         detector.forget(8_000);
         assert_eq!(detector.probabilities(0, 8_000).count(), 0);
         assert_eq!(detector.probabilities(8_000, 12_800).count(), 19);
-        assert_eq!(detector.voiced(0, 16_000, 0.0), Some((7_936, 15_872)));
-        assert_eq!(detector.voiced(0, 16_000, 0.9), None);
+        assert_eq!(detector.frame(30), None);
+        assert!(detector.frame(31).is_some_and(|frame| frame.is_silent));
+        assert_eq!(detector.frame(62), None);
         detector.push(&[f32::NAN, f32::INFINITY, -9.0]);
+        detector.push(&[1.0 / 32_768.0; 253]);
+        assert!(detector.frame(62).is_some_and(|frame| !frame.is_silent));
     }
 }

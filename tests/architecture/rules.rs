@@ -8,7 +8,7 @@ pub(crate) type Layer = (&'static str, &'static [&'static str]);
 /// What each layer of `src/` may use of ours, itself aside.
 pub(crate) const LAYERS: &[Layer] = &[
     ("files", &[]),
-    ("audio", &[]),
+    ("audio", &["files"]),
     ("text", &["files"]),
     ("hub", &[]),
     ("features", &["audio"]),

@@ -34,7 +34,7 @@ use std::sync::atomic::Ordering;
 ///   asr listen --file talk.mp3                   a recording as if it was spoken now
 ///
 /// The language is shown within a second after somebody begins to speak, and again every half
-/// second, with the text so far; a pause of 0.7 s makes it final. Ctrl-C ends, with what was
+/// second, with the text so far; a pause of 0.6 s makes it final. Ctrl-C ends, with what was
 /// pending. A device that goes away is opened again when it returns.
 ///
 /// JSON lines have an `event`: `start`, `partial`, `final`, `dropped`, `device_lost`,
