@@ -124,6 +124,15 @@ references() {
     ASR_GOLDEN=$(cd "$ASR_GOLDEN" && pwd) cargo test --release --workspace --features full --test golden -- --ignored
 }
 
+# Streams of many minutes made of clips, where a folder of them is at hand: ASR_CLIPS names it.
+clips() {
+    if [ ! -d "${ASR_CLIPS:-}" ]; then
+        echo "skipped: no folder of clips (ASR_CLIPS names one)"
+        return
+    fi
+    ASR_CLIPS=$(cd "$ASR_CLIPS" && pwd) cargo test --release --workspace --all-features --test property -- --ignored --nocapture
+}
+
 # The binary of the step before, which has no features, says what it lacks.
 without_microphones() {
     local said
@@ -157,6 +166,7 @@ step lints cargo clippy --release --workspace --all-targets --features full -- -
 step tests tests
 step "instruction sets" instruction_sets
 step "larger references" references
+step clips clips
 step microphone microphone
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --features full --no-deps --document-private-items
 step benches cargo bench --workspace --features full --no-run

@@ -49,7 +49,7 @@ pub(super) struct TranscribeArgs {
     decoding: DecodingArgs,
     #[command(flatten)]
     lid: LanguageArgs,
-    /// Cut long audio where nobody speaks, and pass over stretches in which nobody does
+    /// Decode what is said between pauses by itself, and leave out where nobody speaks
     #[arg(long, value_enum, default_value_t = Switch::On)]
     vad: Switch,
     /// Decode this many short files as one batch

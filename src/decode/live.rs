@@ -89,10 +89,8 @@ impl<'a> Live<'a> {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn finish(&mut self) -> Result<Vec<LiveSegment>, DecodeError> {
-        let stream = std::mem::replace(
-            &mut self.stream,
-            Stream::new(self.model, StreamOptions::default()),
-        );
+        let stream =
+            std::mem::replace(&mut self.stream, Stream::new(self.model, StreamOptions::default()));
         let pieces = stream.finish()?;
         Ok(pieces.iter().filter_map(|piece| self.ended(piece)).collect())
     }

@@ -19,9 +19,9 @@ use asr_kernels::Precision;
 use std::ops::Range;
 
 /// Below this probability of any language tag a segment is taken to hold no speech. Speech whose
-/// language is in doubt can leave the tags half the probability; silence, noise and hum leave
-/// them under a thousandth.
-const SPEECH_THRESHOLD: f64 = 0.1;
+/// language is in doubt leaves the tags 0.4 or more; silence, noise and hum mostly under a
+/// thousandth, music at times more.
+const SPEECH_THRESHOLD: f64 = 0.3;
 
 /// A model or input that cannot be decoded.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,10 @@ const FRAME: u64 = VOICE_FRAME_SAMPLES as u64;
 const THRESHOLD: f32 = 0.35;
 /// Frames of speech that follow each other: less may be a click.
 const SHORTEST_RUN: u64 = 4;
+/// An utterance has so many frames that are as likely as this to hold a voice: of music and noise
+/// few do, of speech nearly all.
+const SURE: f32 = 0.85;
+const SURE_FRAMES: usize = 8;
 /// An utterance ends where for this long nobody speaks.
 const PAUSE: u64 = RATE * 6 / 10;
 /// What is heard of the background before and after a voice. More of it helps no model that is
@@ -17,7 +21,8 @@ const MARGIN: u64 = RATE * 3 / 10;
 /// than this, all up to there belongs to the utterance: so each of several recordings in one file
 /// is heard as it is alone.
 const EDGE: u64 = RATE;
-/// Frames of digital silence that are an edge, and that end an utterance.
+/// Frames of digital silence that are an edge, and that end an utterance; what follows the latter is
+/// heard as if it was the beginning of the stream.
 const SILENT_EDGE: u64 = 3;
 const SILENT_END: u64 = 19;
 /// Utterances that get too long are parted at their longest pause if it is this long, and not
@@ -44,17 +49,20 @@ struct Utterance {
 #[derive(Debug)]
 pub(super) struct Utterances {
     step: u64,
+    /// Hears what follows a long digital silence, or the beginning of the stream.
     detector: VoiceDetector,
+    /// The first sample that it has heard; none while there is digital silence.
+    heard_from: Option<u64>,
     /// Samples from `start` on.
     pending: Vec<f32>,
     start: u64,
-    /// Frames that are judged.
+    /// Samples that are judged.
     judged: u64,
     /// Frames of speech, and of digital silence, in a row.
     run: u64,
     silent_run: u64,
-    /// The last frame of a digital silence that is an edge.
-    last_silent: Option<u64>,
+    /// Where the last digital silence ended that is an edge.
+    after_silence: u64,
     /// Where the last utterance ended.
     taken: u64,
     utterance: Option<Utterance>,
@@ -65,50 +73,85 @@ impl Utterances {
         Self {
             step,
             detector: VoiceDetector::default(),
+            heard_from: None,
             pending: Vec::new(),
             start: 0,
             judged: 0,
             run: 0,
             silent_run: 0,
-            last_silent: None,
+            after_silence: 0,
             taken: 0,
             utterance: None,
         }
     }
 
     pub(super) fn speaking_since(&self) -> Option<u64> {
-        self.utterance.as_ref().map(|utterance| utterance.since)
+        self.utterance.as_ref().filter(|u| self.is_sure(u)).map(|utterance| utterance.since)
+    }
+
+    fn is_sure(&self, utterance: &Utterance) -> bool {
+        let from = self.heard_from.unwrap_or(utterance.since);
+        let known = self.detector.probabilities(utterance.since - from, utterance.end - from);
+        known.filter(|p| *p >= SURE).count() >= SURE_FRAMES
     }
 
     pub(super) fn pending(&self) -> Option<Window> {
-        let utterance = self.utterance.as_ref()?;
+        let utterance = self.utterance.as_ref().filter(|utterance| self.is_sure(utterance))?;
         let end = self.end_of(utterance).min(self.end());
         Some(self.window(utterance.start, end))
     }
 
     pub(super) fn push(&mut self, samples: &[f32]) -> Vec<Window> {
         self.pending.extend_from_slice(samples);
-        self.detector.push(samples);
         let mut windows = Vec::new();
-        while let Some(frame) = self.detector.frame(self.judged) {
-            self.judged += 1;
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let at = self.end() - rest.len() as u64;
+            let Some(from) = self.heard_from else {
+                let n = rest.iter().take_while(|&&s| is_digital_silence(s)).count();
+                rest = &rest[n..];
+                if !rest.is_empty() {
+                    self.wake(at + n as u64);
+                }
+                continue;
+            };
+            let to_frame = (FRAME - (at - from) % FRAME) as usize;
+            let (now, later) = rest.split_at(to_frame.min(rest.len()));
+            self.detector.push(now);
+            rest = later;
+            let Some(frame) = self.detector.frame((self.judged - from) / FRAME) else { continue };
+            self.judged += FRAME;
             self.run = if frame.probability >= THRESHOLD { self.run + 1 } else { 0 };
             self.silent_run = if frame.is_silent { self.silent_run + 1 } else { 0 };
             if self.silent_run >= SILENT_EDGE {
-                self.last_silent = Some(self.judged - 1);
+                self.after_silence = self.judged;
             }
             windows.extend(self.judge());
+            if self.silent_run >= SILENT_END {
+                self.heard_from = None;
+            }
         }
-        let needed = match &self.utterance {
-            Some(utterance) => utterance.start,
-            None => self.taken.max((self.judged * FRAME).saturating_sub(EDGE + 8 * FRAME)),
+        let needed = match (&self.utterance, self.heard_from) {
+            (Some(utterance), _) => utterance.start,
+            (None, Some(_)) => self.taken.max(self.judged.saturating_sub(EDGE + 8 * FRAME)),
+            (None, None) => self.end(),
         };
         self.drop_before(needed);
         windows
     }
 
+    /// Begins to listen at the first sample after digital silence.
+    fn wake(&mut self, sample: u64) {
+        self.detector = VoiceDetector::default();
+        self.heard_from = Some(sample);
+        self.judged = sample;
+        self.after_silence = sample;
+        self.run = 0;
+        self.silent_run = 0;
+    }
+
     pub(super) fn finish(&mut self) -> Option<Window> {
-        let utterance = self.utterance.take()?;
+        let utterance = self.utterance.take().filter(|utterance| self.is_sure(utterance))?;
         let end = match utterance.edge {
             Some(_) => self.end_of(&utterance),
             None => self.last_sound(utterance.end, self.end()),
@@ -118,7 +161,7 @@ impl Utterances {
 
     /// Looks at the newest frame; returns the window that it ends.
     fn judge(&mut self) -> Option<Window> {
-        let now = self.judged * FRAME;
+        let now = self.judged;
         let speaks = self.run >= SHORTEST_RUN;
         let voice_start = now - self.run * FRAME;
         let Some(utterance) = &mut self.utterance else {
@@ -140,11 +183,14 @@ impl Utterances {
             if self.silent_run == SILENT_EDGE && utterance.edge.is_none() {
                 utterance.edge = Some(now - SILENT_EDGE * FRAME);
             }
-            if now >= utterance.end + PAUSE || self.silent_run >= SILENT_END {
+            // Whether digital silence that has just begun is an edge is waited for.
+            let is_known = self.silent_run == 0 || self.silent_run >= SILENT_EDGE;
+            let is_over = now >= utterance.end + PAUSE && is_known;
+            if is_over || self.silent_run >= SILENT_END {
                 let utterance = self.utterance.take()?;
                 let end = self.end_of(&utterance);
                 self.taken = end;
-                return Some(self.window(utterance.start, end));
+                return self.is_sure(&utterance).then(|| self.window(utterance.start, end));
             }
         }
         (now - utterance.start > LONGEST as u64).then(|| self.part()).flatten()
@@ -153,6 +199,7 @@ impl Utterances {
     /// The first part of an utterance that is too long.
     fn part(&mut self) -> Option<Window> {
         let mut utterance = self.utterance.take()?;
+        let is_sure = self.is_sure(&utterance);
         let earliest = utterance.start + EARLIEST_PART;
         let long = utterance.pauses.iter().filter(|pause| pause.0 >= earliest);
         let window = match long.max_by_key(|pause| pause.1 - pause.0).copied() {
@@ -165,12 +212,14 @@ impl Utterances {
             }
             None => {
                 let from = (utterance.start - self.start) as usize;
-                let (window, next) = overlapping(
-                    &self.pending[from..],
-                    utterance.start,
-                    self.step,
-                    Some(&self.detector),
-                );
+                let heard_from = self.heard_from.unwrap_or(utterance.start);
+                let voice = |from: u64, to: u64| {
+                    let heard: Vec<f32> =
+                        self.detector.probabilities(from - heard_from, to - heard_from).collect();
+                    heard.iter().sum::<f32>() / heard.len().max(1) as f32
+                };
+                let samples = &self.pending[from..];
+                let (window, next) = overlapping(samples, utterance.start, self.step, voice);
                 utterance.start = next;
                 utterance.since = window.cut.unwrap_or(next);
                 window
@@ -179,12 +228,12 @@ impl Utterances {
         utterance.pauses.retain(|pause| pause.0 >= utterance.since);
         self.taken = utterance.start;
         self.utterance = Some(utterance);
-        Some(window)
+        is_sure.then_some(window)
     }
 
     /// Where the window of a voice begins.
     fn start_of(&self, voice_start: u64) -> u64 {
-        let after_silence = self.last_silent.map_or(0, |frame| (frame + 1) * FRAME);
+        let after_silence = self.after_silence;
         if after_silence >= self.taken && voice_start - after_silence <= EDGE {
             let from = (after_silence - self.start) as usize;
             let to = (voice_start - self.start) as usize;
@@ -225,7 +274,8 @@ impl Utterances {
         if n >= RATE / 2 {
             self.pending.drain(..n as usize);
             self.start += n;
-            self.detector.forget(self.start.min(self.judged * FRAME));
+            let heard_from = self.heard_from.unwrap_or(self.start);
+            self.detector.forget(self.start.saturating_sub(heard_from));
         }
     }
 }

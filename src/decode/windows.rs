@@ -1,7 +1,6 @@
 //! Long audio as windows that a model hears one by one.
 
 use super::utterances::Utterances;
-use crate::features::VoiceDetector;
 
 pub(super) const RATE: u64 = 16_000;
 /// Longest window. Training clips reach 20 s.
@@ -118,7 +117,7 @@ impl Gapless {
         self.pending.extend_from_slice(samples);
         let mut windows = Vec::new();
         while self.pending.len() > LONGEST {
-            let (window, next) = overlapping(&self.pending, self.start, self.step, None);
+            let (window, next) = overlapping(&self.pending, self.start, self.step, |_, _| 0.0);
             windows.push(window);
             self.pending.drain(..(next - self.start) as usize);
             self.start = next;
@@ -133,32 +132,29 @@ impl Gapless {
 }
 
 /// The first window of more than `LONGEST` samples, of which the first is sample `start` of the
-/// stream, and where the next one begins. Both see `CONTEXT` beyond the cut.
+/// stream, and where the next one begins. Both see `CONTEXT` beyond the cut. `voice` tells how
+/// likely there is a voice between two samples of the stream.
 pub(super) fn overlapping(
     samples: &[f32],
     start: u64,
     step: u64,
-    detector: Option<&VoiceDetector>,
+    voice: impl Fn(u64, u64) -> f32,
 ) -> (Window, u64) {
-    let cut = best_cut(samples, start, detector);
+    let cut = best_cut(samples, start, voice);
     let next = start + (cut - CONTEXT) as u64 / step * step;
     let samples = samples[..cut + CONTEXT].to_vec();
     (Window { start, samples, cut: Some(start + cut as u64), reach: REACH }, next)
 }
 
 /// The point with the least voice and sound around it; the last one of equals.
-fn best_cut(samples: &[f32], start: u64, detector: Option<&VoiceDetector>) -> usize {
+fn best_cut(samples: &[f32], start: u64, voice: impl Fn(u64, u64) -> f32) -> usize {
     let mut best = (f64::INFINITY, EARLIEST_CUT);
     let mut at = EARLIEST_CUT;
     while at + PROBE <= LONGEST - CONTEXT {
         let energy: f64 = samples[at..at + PROBE].iter().map(|s| f64::from(*s).powi(2)).sum();
         let mut cost = 10.0 * (energy / PROBE as f64 + 1e-12).log10();
-        if let Some(detector) = detector {
-            let from = start + at as u64;
-            let voice: Vec<f32> = detector.probabilities(from, from + PROBE as u64).collect();
-            let total: f64 = voice.iter().copied().map(f64::from).sum();
-            cost += VOICE_DB * total / voice.len().max(1) as f64;
-        }
+        let from = start + at as u64;
+        cost += VOICE_DB * f64::from(voice(from, from + PROBE as u64));
         if cost <= best.0 {
             best = (cost, at + PROBE / 2);
         }

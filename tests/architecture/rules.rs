@@ -60,6 +60,7 @@ pub(crate) const SEAMS: &[(&str, &str)] = &[
     ("clap", "src/cli/"),
     ("clap_complete", "src/cli/"),
     ("indicatif", "src/cli/"),
+    ("console", "src/cli/listen/screen.rs"),
     ("ctrlc", "src/cli/"),
     ("ureq", "src/hub/"),
     ("crc32fast", "src/model/checkpoint/stored.rs"),

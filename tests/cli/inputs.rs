@@ -126,11 +126,35 @@ fn silence_and_noise_give_no_text() {
         })
         .collect();
     let hum: Vec<f32> = (0..48_000).map(|i| 0.05 * (i as f32 * 0.019_635).sin()).collect();
-    for (name, samples) in [("silence", silence), ("noise", noise), ("hum", hum)] {
+    let tone = |i: usize, hz: f32| (i as f32 * hz * std::f32::consts::TAU / 16_000.0).sin();
+    let hum_after_silence: Vec<f32> = (0..64_000)
+        .map(|i| {
+            (1..6).map(|k| if i < 16_000 { 0.0 } else { 0.05 * tone(i, 50.0 * k as f32) }).sum()
+        })
+        .collect();
+    // Chords of four decaying notes.
+    let music: Vec<f32> = (0..96_000)
+        .map(|i| {
+            let root = [220.0, 174.6, 261.6, 196.0][i / 24_000];
+            let decay = (-((i % 24_000) as f32) / 8_000.0).exp() * 0.1;
+            [1.0, 1.26, 1.498, 2.0].iter().map(|ratio| decay * tone(i, root * ratio)).sum()
+        })
+        .collect();
+    let cases = [
+        ("silence", silence),
+        ("noise", noise),
+        ("hum", hum),
+        ("hum after silence", hum_after_silence),
+        ("music", music),
+    ];
+    for (name, samples) in cases {
         let (code, out, _) =
             run(asr().args(["transcribe", "-"]).write_stdin(wav(&samples, 16_000)));
         assert_eq!((code, out.as_str()), (0, "[-]\n"), "{name}");
         let (code, out, _) = run(asr().args(["identify", "-"]).write_stdin(wav(&samples, 16_000)));
         assert_eq!((code, out.as_str()), (0, "-\n"), "{name}");
+        let (_, out, _) =
+            run(asr().args(["identify", "-f", "jsonl", "-"]).write_stdin(wav(&samples, 16_000)));
+        assert!(objects(&out)[0]["language"].is_null(), "{name}: {out}");
     }
 }

@@ -87,8 +87,9 @@ fn json_follows_the_documented_layout() {
         languages.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64())
     );
     let segment = &found["segments"][0];
-    assert_eq!(segment["start_s"], 0.0);
-    assert_eq!(segment["end_s"], found["duration_s"]);
+    let time = |value: &serde_json::Value| value.as_f64().expect("a time");
+    assert!(time(&segment["start_s"]) < 0.5 && time(&segment["start_s"]) < time(&segment["end_s"]));
+    assert!(time(&segment["end_s"]) <= time(&found["duration_s"]));
     assert_eq!(segment["text"], found["text"]);
     assert_eq!(found["model"]["name"], "default");
     assert_eq!(found["model"]["sha256"].as_str().expect("a digest").len(), 64);

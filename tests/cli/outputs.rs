@@ -190,10 +190,10 @@ fn a_long_pipe_gives_segments_as_they_come_and_then_the_whole() {
         for key in ["start_s", "end_s", "text", "language", "score"] {
             assert_eq!(segment[key], line[key]);
         }
-        assert_eq!(segment["start_s"].as_f64(), Some(last));
+        assert!(segment["start_s"].as_f64() >= Some(last), "{segment}");
         last = segment["end_s"].as_f64().expect("a number");
     }
-    assert_eq!(whole["duration_s"].as_f64(), Some(last));
+    assert!(whole["duration_s"].as_f64() >= Some(last));
     // A file gives the same text, whatever is decoded side by side.
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("long.wav");

@@ -1,19 +1,17 @@
 //! A small live screen: level, languages as bars, text so far; what is final scrolls above.
 
 use super::super::failure::AnyError;
-use super::lines::{TOP, describe, line, notice, printable, summary};
+use super::lines::{TOP, describe, notice, printable, summary};
 use super::session::{Display, Notice, Source, Status, Summary};
 use crate::decode::LiveSegment;
 use crate::text::is_unspaced;
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Steps of a bar.
 const STEPS: u64 = 100;
 /// Decibels below which the level meter is empty.
 const QUIETEST_DB: f64 = -60.0;
-/// Columns of the text so far.
-const TEXT_COLUMNS: usize = 72;
-
 /// The screen of a terminal.
 pub(super) struct Screen {
     screen: MultiProgress,
@@ -21,6 +19,7 @@ pub(super) struct Screen {
     languages: Vec<ProgressBar>,
     text: ProgressBar,
     state: ProgressBar,
+    terminal: Term,
     with_text: bool,
 }
 
@@ -36,11 +35,29 @@ impl Screen {
             let style = style.progress_chars("━━ ");
             screen.add(ProgressBar::new(STEPS).with_style(style))
         };
-        let level = add("level    {bar:40.green} {msg}");
-        let languages = (0..TOP).map(|_| add("{prefix:8} {bar:40.cyan} {wide_msg}")).collect();
+        // Narrow enough for any terminal; what does not fit of a message is left out.
+        let level = add("level {bar:20.green} {wide_msg}");
+        let languages = (0..TOP).map(|_| add("{prefix:5} {bar:20.cyan} {wide_msg}")).collect();
         let (text, state) = (add("{wide_msg}"), add("{wide_msg:.dim}"));
-        Self { screen, level, languages, text, state, with_text }
+        let terminal = Term::stdout();
+        Self { screen, level, languages, text, state, terminal, with_text }
     }
+
+    /// Columns of the terminal.
+    fn columns(&self) -> usize {
+        usize::from(self.terminal.size().1)
+    }
+}
+
+/// What was said, on a line.
+fn said(segment: &LiveSegment, with_text: bool) -> String {
+    let language = segment.understood.languages.first().map_or_else(
+        || "-".to_owned(),
+        |language| format!("{} {:.2}", language.code, language.score),
+    );
+    let text = if with_text { printable(&segment.understood.text) } else { String::new() };
+    let line = format!("{:.1}-{:.1} s [{language}] {text}", segment.start_s, segment.end_s);
+    line.trim_end().to_owned()
 }
 
 /// Where the level meter stands, in steps.
@@ -90,10 +107,10 @@ impl Display for Screen {
         if segment.is_final {
             self.text.set_message("");
             if !understood.languages.is_empty() || !understood.text.is_empty() {
-                self.screen.println(line(segment, self.with_text))?;
+                self.screen.println(said(segment, self.with_text))?;
             }
         } else if self.with_text {
-            self.text.set_message(tail(&understood.text, TEXT_COLUMNS));
+            self.text.set_message(tail(&understood.text, self.columns()));
         }
         Ok(())
     }
@@ -107,10 +124,10 @@ impl Display for Screen {
         self.level.set_position(level_steps(status.level_db));
         self.level.set_message(format!("{:5.0} dB", status.level_db.max(QUIETEST_DB)));
         self.state.set_message(format!(
-            "{:.0} s  {}  latency {:.0} ms  dropped {}  overruns {}",
+            "{:.0} s  {}  {:.2} s late  dropped {}  overruns {}",
             status.heard_s,
             if status.is_speaking { "speech" } else { "silence" },
-            status.latency_s * 1e3,
+            status.latency_s,
             status.counts.dropped,
             status.counts.overruns,
         ));
@@ -125,6 +142,7 @@ impl Display for Screen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lines::line;
     use super::*;
     use crate::decode::{ScoredLanguage, SegmentText};
 
@@ -158,8 +176,10 @@ mod tests {
         segment.understood.text = "guten\u{7} morgen".to_owned();
         screen.segment(&segment, 0.1).expect("shown");
         assert_eq!(screen.text.message(), "");
-        let final_line = line(&segment, true);
-        assert_eq!(final_line, "0.00 1.50 final [deu 0.75, nld 0.25] guten morgen");
+        assert_eq!(said(&segment, true), "0.0-1.5 s [deu 0.75] guten morgen");
+        assert_eq!(said(&segment, false), "0.0-1.5 s [deu 0.75]");
+        let plain = line(&segment, true);
+        assert_eq!(plain, "0.00 1.50 final [deu 0.75, nld 0.25] guten morgen");
         assert_eq!(line(&segment, false), "0.00 1.50 final [deu 0.75, nld 0.25]");
     }
 
