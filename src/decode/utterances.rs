@@ -154,7 +154,7 @@ impl Utterances {
         let utterance = self.utterance.take().filter(|utterance| self.is_sure(utterance))?;
         let end = match utterance.edge {
             Some(_) => self.end_of(&utterance),
-            None => self.last_sound(utterance.end, self.end()),
+            None => self.last_sound(utterance.start, self.end()),
         };
         Some(self.window(utterance.start, end))
     }
@@ -246,7 +246,7 @@ impl Utterances {
     /// Where the window of an utterance ends, as far as is known.
     fn end_of(&self, utterance: &Utterance) -> u64 {
         match utterance.edge {
-            Some(edge) => self.last_sound(utterance.end, edge),
+            Some(edge) => self.last_sound(utterance.start, edge),
             None => utterance.end + MARGIN,
         }
     }

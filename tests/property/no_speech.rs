@@ -79,7 +79,7 @@ fn drums() -> Vec<f32> {
 }
 
 #[test]
-fn silence_hum_and_music_give_no_text_and_no_language() {
+fn silence_hum_and_music_give_no_text_and_at_most_an_unknown_language() {
     let silence = vec![0.0; 3 * RATE];
     let quiet = noise(8 * RATE).iter().map(|x| x * 1e-3).collect();
     let cases = [
@@ -96,12 +96,14 @@ fn silence_hum_and_music_give_no_text_and_no_language() {
         ("a band", mixed(&[chords(), arpeggio(), drums()])),
         ("a band after silence", [silence, mixed(&[chords(), drums()])].concat()),
     ];
+    let threshold = TRANSCRIBER.calibration().expect("fitted").unknown_threshold;
     for (name, samples) in &cases {
         let pieces = Stream::of_clips(&*TRANSCRIBER, &[samples], true);
         for piece in pieces.expect("decodes").swap_remove(0) {
             let heard = TRANSCRIBER.read_piece(&piece, None);
             assert_eq!(heard.text, "", "{name}");
-            assert!(heard.languages.is_empty(), "{name}: {:?}", heard.languages[0]);
+            let best = heard.languages.first();
+            assert!(best.is_none_or(|best| best.score < threshold), "{name}: {best:?}");
         }
     }
 }
