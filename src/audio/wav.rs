@@ -61,7 +61,7 @@ fn write_file(
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(&header(sample_rate_hz, format, data_bytes))?;
     write_samples(&mut file, samples, format)?;
-    file.into_inner()?.flush()
+    file.flush()
 }
 
 /// Everything before the samples.

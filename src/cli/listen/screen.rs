@@ -123,14 +123,20 @@ impl Display for Screen {
     fn status(&mut self, status: &Status) {
         self.level.set_position(level_steps(status.level_db));
         self.level.set_message(format!("{:5.0} dB", status.level_db.max(QUIETEST_DB)));
-        self.state.set_message(format!(
-            "{:.0} s  {}  {:.2} s late  dropped {}  overruns {}",
+        let overruns = match status.counts.overruns {
+            0 => String::new(),
+            n => format!("  {n} overruns"),
+        };
+        let state = format!(
+            "{:.0} s  {}  {:.2} s late  {} dropped{overruns}",
             status.heard_s,
             if status.is_speaking { "speech" } else { "silence" },
             status.latency_s,
             status.counts.dropped,
-            status.counts.overruns,
-        ));
+        );
+        // The terminal writes `^C` behind it, which must not begin a line of its own.
+        let columns = self.columns().saturating_sub(3);
+        self.state.set_message(state.chars().take(columns).collect::<String>());
     }
 
     fn end(&mut self, all: &Summary) -> Result<(), AnyError> {
@@ -171,7 +177,7 @@ mod tests {
         assert_eq!(shown[1].0, "nld");
         assert_eq!(shown[2], (String::new(), 0, String::new()));
         assert_eq!(screen.text.message(), "guten mor");
-        assert!(screen.state.message().contains("dropped 0  overruns 0"));
+        assert_eq!(screen.state.message(), "2 s  silence  0.00 s late  0 dropped");
         segment.is_final = true;
         segment.understood.text = "guten\u{7} morgen".to_owned();
         screen.segment(&segment, 0.1).expect("shown");
