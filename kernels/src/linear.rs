@@ -94,6 +94,16 @@ vectorised! {
     }
 }
 
+/// The dimensions of `x`, and `(outputs, inputs)` of the weight, if everything fits.
+fn shapes(x: &Layout, weight: &Layout, bias: &Layout) -> Result<(Vec<usize>, (usize, usize))> {
+    let (outputs, inputs) = weight.shape().dims2()?;
+    let (x, weight, bias) = (x.dims(), weight.dims(), bias.dims());
+    if x.last() != Some(&inputs) || bias != [outputs] {
+        bail!("linear: x {x:?}, weight {weight:?}, bias {bias:?} do not fit");
+    }
+    Ok((x.to_vec(), (outputs, inputs)))
+}
+
 impl CustomOp3 for Linear {
     fn name(&self) -> &'static str {
         "linear"
@@ -108,15 +118,7 @@ impl CustomOp3 for Linear {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let mut dims = x_layout.dims().to_vec();
-        let (outputs, inputs) = weight_layout.shape().dims2()?;
-        if dims.last() != Some(&inputs) || bias_layout.dims() != [outputs] {
-            bail!(
-                "linear: x {dims:?}, weight {:?}, bias {:?} do not fit",
-                weight_layout.dims(),
-                bias_layout.dims()
-            );
-        }
+        let (mut dims, (outputs, inputs)) = shapes(x_layout, weight_layout, bias_layout)?;
         let x = slice(x, x_layout)?;
         let weight = slice(weight, weight_layout)?;
         let rows = x.len().checked_div(inputs).unwrap_or(0);
@@ -154,15 +156,7 @@ impl CustomOp3 for Linear {
         bias: &CudaStorage,
         bias_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let mut dims = x_layout.dims().to_vec();
-        let (outputs, inputs) = weight_layout.shape().dims2()?;
-        if dims.last() != Some(&inputs) || bias_layout.dims() != [outputs] {
-            bail!(
-                "linear: x {dims:?}, weight {:?}, bias {:?} do not fit",
-                weight_layout.dims(),
-                bias_layout.dims()
-            );
-        }
+        let (mut dims, (outputs, inputs)) = shapes(x_layout, weight_layout, bias_layout)?;
         let card = Card::of(x);
         let places = (
             card.input(x, x_layout)?,

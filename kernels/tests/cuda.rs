@@ -51,7 +51,7 @@ fn compare(
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn maps_and_activations() -> Result<()> {
     for rows in [1, 37, 499] {
         compare("gelu", &[&[rows, 33]], 1e-5, |x| gelu::gelu(&x[0]))?;
@@ -69,7 +69,7 @@ fn maps_and_activations() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn norms() -> Result<()> {
     for frames in [1_usize, 7, 3200] {
         let shapes: [&[usize]; 3] = [&[2, frames, 64], &[64], &[64]];
@@ -86,7 +86,7 @@ fn norms() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn convolutions() -> Result<()> {
     for (frames, inputs, outputs, kernel, stride) in
         [(4000, 1, 64, 10, 5), (399, 64, 48, 3, 2), (9, 4, 3, 2, 2)]
@@ -110,7 +110,7 @@ fn convolutions() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn attention_with_and_without_a_bias() -> Result<()> {
     for (frames, heads, width) in [(1_usize, 1, 3), (131, 3, 64), (70, 2, 96)] {
         let lengths = [frames, frames.div_ceil(2)];
@@ -129,7 +129,7 @@ fn attention_with_and_without_a_bias() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn losses() -> Result<()> {
     let target = |tokens: &[u32], open_ended| Target { tokens: tokens.to_vec(), open_ended };
     let targets = vec![target(&[1, 2, 1], false), target(&[3], true), target(&[2, 2, 1, 3], false)];
@@ -149,7 +149,7 @@ fn losses() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn masks() -> Result<()> {
     let x: &[usize] = &[2, 50, 33];
     compare("dropout", &[x], 1e-6, |x| dropout::dropout(&x[0], 0.3, 0x1234_5678_9abc))?;
@@ -160,7 +160,7 @@ fn masks() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn the_nearest_centroid() -> Result<()> {
     let (frames, count, dim) = (5000, 500, 39);
     let values = uniform(frames * dim, 1);
@@ -176,7 +176,7 @@ fn the_nearest_centroid() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn a_step_of_the_optimiser() -> Result<()> {
     let n = 70_001;
     let step = adamw::Step {

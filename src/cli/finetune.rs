@@ -3,8 +3,10 @@
 use super::Talk;
 use super::device::DeviceArgs;
 use super::failure::{AnyError, CliError};
-use super::finetune_data::{build_vocabulary, initial_model, places, read_clips, upstream};
-use super::model::{hexadecimal, parameters_sha256};
+use super::finetune_data::{
+    build_vocabulary, identity, initial_model, places, read_clips, upstream,
+};
+use super::model::parameters_sha256;
 use crate::bench::{CorpusScores, calibrate, evaluate};
 use crate::config::{
     FineTuning, FineTuningPlan, ModelFiles, Recipe, RecipeError, Strategy, Upstream, write_low_rank,
@@ -183,7 +185,7 @@ fn states(
     std::fs::create_dir_all(folder).map_err(write)?;
     let precision = if recipe.train.bf16 { Precision::Bf16 } else { Precision::F32 };
     let identity = match upstream {
-        Some((upstream, sha256)) => format!("{} {:?}", hexadecimal(sha256), upstream.input),
+        Some((upstream, sha256)) => identity(upstream, sha256),
         // Random or of an initial model: the numbers themselves.
         None => parameters_sha256(&tuning.files.parameters)?,
     };

@@ -3,7 +3,7 @@
 use super::Talk;
 use super::failure::{AnyError, CliError};
 use super::locate::{Located, locate};
-use super::model::{embedded_sha256, file_sha256};
+use super::model::{embedded_sha256, file_sha256, hexadecimal};
 use crate::config::{EncoderFiles, InputConfig, ModelFiles, Recipe, Upstream, embedded_model};
 use crate::data::{Clip, DevList, Transcript, read_manifest};
 use crate::features::EncoderInput;
@@ -17,19 +17,33 @@ pub(super) fn upstream(
     talk: Talk,
 ) -> Result<Option<(Upstream, [u8; 32])>, AnyError> {
     let Some(name) = &recipe.upstream else { return Ok(None) };
-    let (mut upstream, sha256) = match locate(name, false, &[], talk)? {
+    let (mut upstream, sha256) = load_upstream(name, false, talk)?;
+    if let Some(rates) = &recipe.upstream_rates {
+        upstream.encoder = rates.of(&upstream.encoder);
+    }
+    recipe.validate_for(&upstream.encoder, &upstream.input)?;
+    Ok(Some((upstream, sha256)))
+}
+
+/// An encoder and the SHA-256 of its weights.
+pub(super) fn load_upstream(
+    name: &str,
+    offline: bool,
+    talk: Talk,
+) -> Result<(Upstream, [u8; 32]), AnyError> {
+    Ok(match locate(name, offline, &[], talk)? {
         Located::Embedded => (Upstream::of_folder(&embedded_model()?), embedded_sha256()),
         Located::Path(path) => {
             let upstream = Upstream::load(&path)?;
             let sha256 = file_sha256(upstream.weights.as_deref().unwrap_or(&path))?;
             (upstream, sha256)
         }
-    };
-    if let Some(rates) = &recipe.upstream_rates {
-        upstream.encoder = rates.of(&upstream.encoder);
-    }
-    recipe.validate_for(&upstream.encoder, &upstream.input)?;
-    Ok(Some((upstream, sha256)))
+    })
+}
+
+/// What tells the hidden states of an encoder from those of others.
+pub(super) fn identity(upstream: &Upstream, sha256: &[u8; 32]) -> String {
+    format!("{} {:?}", hexadecimal(sha256), upstream.input)
 }
 
 pub(super) fn read_clips(

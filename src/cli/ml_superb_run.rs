@@ -2,8 +2,8 @@
 
 use super::Talk;
 use super::failure::{AnyError, CliError};
-use super::locate::{Located, locate};
-use super::model::{embedded_sha256, file_sha256, hexadecimal};
+use super::finetune_data::{identity, load_upstream};
+use super::model::hexadecimal;
 use super::output::write_stdout;
 use super::report::{Labels, place, provenance};
 use crate::bench::ml_superb::Release;
@@ -12,7 +12,7 @@ use crate::bench::ml_superb::run::{
     monolingual_configs,
 };
 use crate::bench::report::Report;
-use crate::config::{Strategy, Upstream, embedded_model};
+use crate::config::{Strategy, Upstream};
 use crate::files;
 use crate::text::{Language, Variant};
 use clap::{Args, ValueEnum};
@@ -275,14 +275,7 @@ fn load(given: &str, offline: bool, talk: Talk) -> Result<Asked, AnyError> {
         Some((name, model)) if !name.contains(['/', '\\']) => (Some(name), model),
         _ => (None, given),
     };
-    let (upstream, sha256) = match locate(model, offline, &[], talk)? {
-        Located::Embedded => (Upstream::of_folder(&embedded_model()?), embedded_sha256()),
-        Located::Path(path) => {
-            let upstream = Upstream::load(&path)?;
-            let sha256 = file_sha256(upstream.weights.as_deref().unwrap_or(&path))?;
-            (upstream, sha256)
-        }
-    };
+    let (upstream, sha256) = load_upstream(model, offline, talk)?;
     let plain = |c: char| if c.is_alphanumeric() || "-_.+".contains(c) { c } else { '-' };
     let name: String = name.unwrap_or(&upstream.name).chars().map(plain).collect();
     let name = name.trim_start_matches('.').to_owned();
@@ -395,7 +388,7 @@ fn run(
                 keep_card(&folder, &card)? && RunFiles::of(&folder).facts()?.is_some();
             if !is_finished {
                 if strategy.strategy.is_frozen() && states.is_none() {
-                    let identity = format!("{} {:?}", hexadecimal(&sha256), upstream.input);
+                    let identity = identity(&upstream, &sha256);
                     let mut size = |bytes: u64| {
                         talk.progress(format_args!(
                             "{name}: hidden states of {n_clips} recordings, {:.2} GB in `{}`",

@@ -25,7 +25,9 @@ pub use edit_distance::{EditCounts, edit_counts};
 pub use language::{Language, languages};
 pub use ml_superb::{MlSuperbGroup, MlSuperbReport, RESERVED_LANGUAGES, normalise_ml_superb};
 pub use ml_superb2::{MlSuperb2Language, MlSuperb2Report};
-pub use monolingual::{MONOLINGUAL, MonolingualConfig, MonolingualError, monolingual_rate};
+pub use monolingual::{
+    MONOLINGUAL, MonolingualConfig, MonolingualError, mean_of_languages, monolingual_rate,
+};
 pub use normalise::normalise;
 pub use place::place_of_language;
 pub use score::{

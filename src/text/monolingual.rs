@@ -79,19 +79,35 @@ pub fn monolingual_rate(rates: &BTreeMap<String, f64>) -> Result<f64, Monolingua
     if !missing.is_empty() {
         return Err(MonolingualError::Missing { missing });
     }
+    let rates = MONOLINGUAL.map(|config| (config.language, rates[config.name]));
+    Ok(mean_of_languages(&rates).expect("there are configurations"))
+}
+
+/// The mean over languages of the mean over each language's configurations, of `(language, rate)`;
+/// `None` of nothing.
+#[must_use]
+pub fn mean_of_languages(rates: &[(&str, f64)]) -> Option<f64> {
     let mut by_language: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-    for config in MONOLINGUAL {
-        let (sum, n) = by_language.entry(config.language).or_default();
-        *sum += rates[config.name];
+    for (language, rate) in rates {
+        let (sum, n) = by_language.entry(language).or_default();
+        *sum += rate;
         *n += 1;
     }
-    let n_languages = by_language.len() as f64;
-    Ok(by_language.values().map(|(sum, n)| sum / *n as f64).sum::<f64>() / n_languages)
+    let n = by_language.len() as f64;
+    (n > 0.0).then(|| by_language.values().map(|(sum, n)| sum / *n as f64).sum::<f64>() / n)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn languages_weigh_the_same_however_many_configurations() {
+        // (10 + 20 + 60) / 3 = 30 and 50.
+        let rates = [("eng", 10.0), ("eng", 20.0), ("eng", 60.0), ("rus", 50.0)];
+        assert_eq!(mean_of_languages(&rates), Some(40.0));
+        assert_eq!(mean_of_languages(&[]), None);
+    }
 
     #[test]
     fn configurations_are_averaged_by_language_first() {

@@ -92,7 +92,7 @@ fn step_on(device: &Device, config: &EncoderConfig) -> Result<Vec<(String, Vec<f
 
 /// One test: where models are made is one setting of the process.
 #[test]
-#[ignore = "needs a CUDA device"]
+#[ignore = "needs a CUDA device: bash tests/gpu.sh"]
 fn models_train_and_transcribe_as_on_the_cpu() -> Result<()> {
     let card = accelerator::cuda(0).expect("this test is for machines with a CUDA device");
     for family in [Family::Hubert, Family::Wavlm, Family::MrHubert] {

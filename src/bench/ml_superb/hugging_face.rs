@@ -300,6 +300,15 @@ mod tests {
             ]
         );
         assert_eq!(release.utterances[1].dataset, "cv");
+        let out = folder.path().join("out");
+        let unpacked = unpack(&release, &[0, 2], &out).expect("unpacked");
+        assert_eq!(unpacked.len(), 2);
+        for i in [0, 2] {
+            assert_eq!(std::fs::read(&unpacked[&i]).expect("a recording"), wav(8_000));
+        }
+        // What is there already stays; nothing else is unpacked.
+        assert_eq!(unpack(&release, &[0, 2], &out).expect("unpacked"), unpacked);
+        assert_eq!(std::fs::read_dir(&out).expect("listed").count(), 2);
         let check = check(&release, |_, _| {});
         let hours: f64 = check.splits.iter().find(|s| s.name == "train, 1 h").expect("it").hours;
         assert!((hours - 2.0 / 3_600.0).abs() < 1e-9, "{hours}");

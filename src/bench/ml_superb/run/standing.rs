@@ -7,9 +7,8 @@ use crate::bench::ml_superb::Release;
 use crate::bench::report::{Results, Standing, Standing2};
 use crate::text::{
     MONOLINGUAL, MlSuperb2Report, MlSuperbReport, Scheme, ScoreReport, UtteranceScore, Variant,
-    score_utterances,
+    mean_of_languages, score_utterances,
 };
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A finished run with its scores.
@@ -104,18 +103,6 @@ fn pooled(report: &MlSuperbReport) -> Option<f64> {
     (characters > 0).then(|| sum(|group| group.errors) as f64 / characters as f64)
 }
 
-/// The mean over languages of the mean over each language's configurations, of `(language, rate)`.
-fn mean_of_languages(rates: &[(&str, f64)]) -> Option<f64> {
-    let mut by_language: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-    for (language, rate) in rates {
-        let (sum, n) = by_language.entry(language).or_default();
-        *sum += rate;
-        *n += 1;
-    }
-    let n = by_language.len() as f64;
-    (n > 0.0).then(|| by_language.values().map(|(sum, n)| sum / *n as f64).sum::<f64>() / n)
-}
-
 fn results(runs: &[Scored], budget: Budget) -> Results {
     let of = |track: Track| {
         runs.iter().filter(move |run| run.job.track == track && run.job.budget == budget)
@@ -177,17 +164,4 @@ pub fn standings(systems: &[System], release: &Release) -> (Vec<Standing>, Vec<S
         }
     }
     (first, both)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn languages_weigh_the_same_however_many_configurations() {
-        // (10 + 20 + 60) / 3 = 30 and 50.
-        let rates = [("eng", 10.0), ("eng", 20.0), ("eng", 60.0), ("rus", 50.0)];
-        assert_eq!(mean_of_languages(&rates), Some(40.0));
-        assert_eq!(mean_of_languages(&[]), None);
-    }
 }

@@ -132,8 +132,12 @@ fn head(upstream: &Upstream, input: &InputFeatures) -> DownstreamConfig {
     DownstreamConfig { layer_sum: true, transformer: Some(transformer) }
 }
 
-/// Parameters of their own: what is trained in one run is not trained in another.
-fn copied(parameters: &Parameters) -> Result<Parameters, RunError> {
+/// Parameters of their own where they are trained: what one run learns another does not know. The
+/// numbers of a frozen encoder are shared.
+fn own(parameters: &Parameters, strategy: &Strategy) -> Result<Parameters, RunError> {
+    if strategy.is_frozen() {
+        return Ok(parameters.fork());
+    }
     let copy = Parameters::default();
     for (name, var) in parameters.all() {
         copy.insert(&name, var.flatten_all()?.to_vec1()?, var.dims())?;
@@ -210,7 +214,7 @@ impl Trial<'_> {
             downstream: &head(upstream, &input),
             train: &train,
         };
-        let model = FineTuning::new(&plan, vocabulary, copied(&upstream.parameters)?)?;
+        let model = FineTuning::new(&plan, vocabulary, upstream.parameters.fork())?;
         let model = model.states_model()?;
         let clips = ClipInput::Computed(&input);
         let identity = (identity, settings.precision());
@@ -252,7 +256,11 @@ impl Trial<'_> {
             downstream: &head(upstream, &input),
             train: &train,
         };
-        let tuning = FineTuning::new(&plan, vocabulary, copied(&upstream.parameters)?)?;
+        let tuning = FineTuning::new(
+            &plan,
+            vocabulary,
+            own(&upstream.parameters, self.candidate.strategy)?,
+        )?;
         let parameters = &tuning.files.parameters;
         let run_config = train.run();
         run_config.check_trainable(tuning.trained())?;
