@@ -5,6 +5,7 @@
 mod published;
 
 use asr::model::{Encoder, Parameters, Pass, Sequence, compute_on};
+use asr_kernels::attention::Attend;
 use asr_kernels::ctc::{Target, ctc_loss};
 use asr_kernels::gradients::Gradients;
 use asr_kernels::{Precision, accelerator, adamw, attention, conv, gelu, linear, norm};
@@ -50,7 +51,7 @@ fn kernels(device: &Device) -> Result<()> {
         rows(device, &name, || linear::linear(&x, &w, &b, precision))?;
     }
     rows(device, "attention, 8 x 12 heads, 499 frames", || {
-        attention::attention(&x, &x, &x, 12, &[499; 8], Precision::F32)
+        attention::attention(&x, &x, &x, &Attend::new(12, &[499; 8], Precision::F32))
     })?;
     let (weight, bias) = (var(device, &[768])?, var(device, &[768])?);
     rows(device, "layer norm, 8 x 499 x 768", || norm::layer_norm(&x, &weight, &bias, 1e-5))?;

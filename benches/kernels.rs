@@ -1,6 +1,6 @@
 //! Each kernel on the shapes of HuBERT base hearing ten seconds: 160 000 samples, 499 frames.
 
-use asr_kernels::attention::attention;
+use asr_kernels::attention::{Attend, attention};
 use asr_kernels::conv::{conv_transpose1d, conv1d};
 use asr_kernels::ctc::{Target, ctc_loss};
 use asr_kernels::dropout::dropout;
@@ -117,7 +117,7 @@ fn attentions(c: &mut Criterion) {
     let (q, k, v) = (var((1, FRAMES, DIM)), var((1, FRAMES, DIM)), var((1, FRAMES, DIM)));
     for (name, precision) in precisions() {
         bench(c, &format!("attention/base_10s/{name}"), 2 * FRAMES * FRAMES * DIM, || {
-            attention(&q, &k, &v, HEADS, &[FRAMES], precision)
+            attention(&q, &k, &v, &Attend::new(HEADS, &[FRAMES], precision))
         });
     }
 }

@@ -21,6 +21,7 @@ pub(crate) fn base(multi_resolution: bool) -> EncoderConfig {
         position_kernel: 128,
         position_groups: 16,
         dropout: 0.0,
+        attention_dropout: 0.0,
         activation_dropout: 0.0,
         input_dropout: 0.0,
         layer_drop: 0.0,

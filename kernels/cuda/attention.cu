@@ -3,7 +3,8 @@
 // With keys past a clip's length left out, the score of query i and key j is
 // q_i . k_j / sqrt(width) + gate_i strip[frames - 1 + j - i], the second term where there is a
 // strip. Tensors are (clips, frames, dim), a head's values side by side; `gate`, `log_sums` and
-// `delta` are (clips, heads, frames), `strip` is (heads, 2 frames - 1). Sums are f32.
+// `delta` are (clips, heads, frames), `strip` is (heads, 2 frames - 1). Sums are f32. Weights are
+// dropped by their place in (clips, heads, frames, frames), after they are normalised.
 //
 // Blocks of 128 threads: four threads side by side share a row of the tile, each taking every
 // fourth column.
@@ -82,15 +83,23 @@ __device__ inline float bias_of(const float* strip, u32 head, u32 frames, u32 qu
     return strip[(u64)head * (2 * frames - 1) + frames - 1 + key - query];
 }
 
+// What the weight of a key for a query is multiplied by.
+__device__ inline float kept_weight(Mask mask, const Head& h, u32 frames, u32 query, u32 key) {
+    if (mask.threshold == 0) return 1.0f;
+    return kept(mask, (u32)(h.scalars + query) * frames + key);
+}
+
 // Blocks: tiles of queries by heads by clips. `log_sums` is for the backward pass.
 extern "C" __global__ void attention_forward(const float* q, const float* k, const float* v,
                                              const float* strip, const float* gate,
-                                             const u32* lengths, u32 frames, u32 dim, float* out,
-                                             float* log_sums) {
+                                             const u32* lengths, u32 frames, u32 dim,
+                                             u32 threshold, float scale, u32 low, u32 high,
+                                             float* out, float* log_sums) {
     __shared__ float queries[TILE][PITCH];
     __shared__ float others[TILE][PITCH];
     __shared__ float weights[TILE][TILE + 1];
     Head h = this_head(lengths, frames, dim);
+    Mask mask = {threshold, scale, low, high};
     u32 query = blockIdx.x * TILE + h.row;
     bool exists = query < frames;
     float opening = gate && exists ? gate[h.scalars + query] : 0.0f;
@@ -115,7 +124,8 @@ extern "C" __global__ void attention_forward(const float* q, const float* k, con
         float shrink = expf(highest - next), sum = 0.0f;
         for (u32 i = 0; i < COLS; i++) {
             float weight = expf(scores[i] - next);
-            weights[h.row][h.part + PARTS * i] = weight;
+            u32 col = h.part + PARTS * i;
+            weights[h.row][col] = weight * kept_weight(mask, h, frames, query, first + col);
             sum += weight;
         }
         total = total * shrink + row_sum(sum);
@@ -150,12 +160,14 @@ extern "C" __global__ void attention_queries(const float* q, const float* k, con
                                              const float* strip, const float* gate,
                                              const u32* lengths, const float* dout,
                                              const float* log_sums, const float* delta, u32 frames,
-                                             u32 dim, float* dq, float* dgate) {
+                                             u32 dim, u32 threshold, float scale, u32 low,
+                                             u32 high, float* dq, float* dgate) {
     __shared__ float queries[TILE][PITCH];
     __shared__ float upstream[TILE][PITCH];
     __shared__ float others[TILE][PITCH];
     __shared__ float slopes[TILE][TILE + 1];
     Head h = this_head(lengths, frames, dim);
+    Mask mask = {threshold, scale, low, high};
     u32 query = blockIdx.x * TILE + h.row;
     bool exists = query < frames;
     float opening = gate && exists ? gate[h.scalars + query] : 0.0f;
@@ -182,7 +194,8 @@ extern "C" __global__ void attention_queries(const float* q, const float* k, con
             if (exists && key < h.valid) {
                 float bias = gate ? bias_of(strip, h.head, frames, query, key) : 0.0f;
                 float score = dot(queries[h.row], others[col], h.width) * h.scale + opening * bias;
-                slope = expf(score - log_sum) * (dweights[i] - middle);
+                float dweight = dweights[i] * kept_weight(mask, h, frames, query, key);
+                slope = expf(score - log_sum) * (dweight - middle);
                 opened += slope * bias;
             }
             slopes[h.row][col] = slope * h.scale;
@@ -204,12 +217,14 @@ extern "C" __global__ void attention_keys(const float* q, const float* k, const 
                                           const float* strip, const float* gate,
                                           const u32* lengths, const float* dout,
                                           const float* log_sums, const float* delta, u32 frames,
-                                          u32 dim, float* dk, float* dv) {
+                                          u32 dim, u32 threshold, float scale, u32 low, u32 high,
+                                          float* dk, float* dv) {
     __shared__ float keys[TILE][PITCH];
     __shared__ float values[TILE][PITCH];
     __shared__ float others[TILE][PITCH];
     __shared__ float shares[TILE][TILE + 1];
     Head h = this_head(lengths, frames, dim);
+    Mask mask = {threshold, scale, low, high};
     u32 key = blockIdx.x * TILE + h.row;
     bool valid = key < h.valid;
     load_frames(k + h.start, blockIdx.x * TILE, TILE, h.valid, dim, h.width, keys);
@@ -219,13 +234,14 @@ extern "C" __global__ void attention_keys(const float* q, const float* k, const 
     // A tile of keys that are all masked has nothing to add.
     u32 end = blockIdx.x * TILE < h.valid ? frames : 0;
     for (u32 first = 0; first < end; first += TILE) {
-        float weights[COLS];
+        float weights[COLS], factors[COLS];
         __syncthreads();
         load_frames(q + h.start, first, TILE, frames, dim, h.width, others);
         __syncthreads();
         for (u32 i = 0; i < COLS; i++) {
             u32 col = h.part + PARTS * i, query = first + col;
             weights[i] = 0.0f;
+            factors[i] = kept_weight(mask, h, frames, query, key);
             if (valid && query < frames) {
                 float score = dot(keys[h.row], others[col], h.width) * h.scale;
                 if (gate) {
@@ -234,7 +250,7 @@ extern "C" __global__ void attention_keys(const float* q, const float* k, const 
                 }
                 weights[i] = expf(score - log_sums[h.scalars + query]);
             }
-            shares[h.row][col] = weights[i];
+            shares[h.row][col] = weights[i] * factors[i];
         }
         __syncthreads();
         load_frames(dout + h.start, first, TILE, frames, dim, h.width, others);
@@ -245,7 +261,7 @@ extern "C" __global__ void attention_keys(const float* q, const float* k, const 
             u32 col = h.part + PARTS * i, query = first + col;
             float slope = 0.0f;
             if (valid && query < frames) {
-                float dweight = dot(values[h.row], others[col], h.width);
+                float dweight = dot(values[h.row], others[col], h.width) * factors[i];
                 slope = weights[i] * (dweight - delta[h.scalars + query]);
             }
             shares[h.row][col] = slope * h.scale;
@@ -271,11 +287,13 @@ extern "C" __global__ void attention_strip(const float* q, const float* k, const
                                            const float* strip, const float* gate,
                                            const u32* lengths, const float* dout,
                                            const float* log_sums, const float* delta, u32 frames,
-                                           u32 dim, float* dstrip) {
+                                           u32 dim, u32 threshold, float scale, u32 low, u32 high,
+                                           float* dstrip) {
     __shared__ float rows[TILE][PITCH];
     __shared__ float band[2 * TILE - 1][PITCH];
     __shared__ float slopes[TILE][TILE + 1];
     Head h = this_head(lengths, frames, dim);
+    Mask mask = {threshold, scale, low, high};
     u32 offsets = 2 * frames - 1;
     float sums[COLS];
     for (u32 i = 0; i < COLS; i++) sums[i] = 0.0f;
@@ -305,6 +323,7 @@ extern "C" __global__ void attention_strip(const float* q, const float* k, const
             float score = scores[i] + opening * strip[(u64)h.head * offsets + offset];
             float weight = expf(score - log_sums[h.scalars + query]);
             float dweight = dot(rows[h.row], band[h.row + col], h.width);
+            dweight *= kept_weight(mask, h, frames, query, (u32)key);
             sums[i] += weight * (dweight - delta[h.scalars + query]) * opening;
         }
     }

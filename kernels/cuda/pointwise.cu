@@ -31,14 +31,27 @@ extern "C" __global__ void bias_gelu(float* before, const float* bias, float* y,
 }
 
 // The mask of dropout on the CPU (`dropout.rs`): a hash of the index and the seed.
+struct Mask {
+    u32 threshold;
+    float scale;
+    u32 low, high;
+};
+
+// What the value with this index is multiplied by.
+__device__ inline float kept(Mask mask, u32 index) {
+    u32 h = index ^ mask.low;
+    h = (h ^ (h >> 16)) * 0x7feb352du;
+    h = ((h ^ (h >> 15)) ^ mask.high) * 0x846ca68bu;
+    h ^= h >> 16;
+    return h < mask.threshold ? 0.0f : mask.scale;
+}
+
 extern "C" __global__ void dropout(const float* x, float* y, u32 threshold, float scale, u32 low,
                                    u32 high, u64 n) {
+    Mask mask = {threshold, scale, low, high};
     for_each(i, n) {
-        u32 h = (u32)i ^ low;
-        h = (h ^ (h >> 16)) * 0x7feb352du;
-        h = ((h ^ (h >> 15)) ^ high) * 0x846ca68bu;
-        h ^= h >> 16;
-        y[i] = h < threshold ? 0.0f : x[i] * scale;
+        float factor = kept(mask, (u32)i);
+        y[i] = factor > 0.0f ? x[i] * factor : 0.0f;
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "cuda")]
 use crate::device::{Place, attention as on_device, card::Card};
+use crate::dropout::Dropout;
 use crate::matmul::{CPointer, Matrix, Output, Precision, matmul_at, product_into};
 use crate::storage::{slice, with_slice};
 use crate::threads;
@@ -12,7 +13,6 @@ use crate::vector::{exp, max_of, sum_of, vectorised};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-#[cfg(feature = "cuda")]
 use std::sync::{Mutex, PoisonError};
 
 /// Queries whose scores are held at a time: as many as keep them in the second-level cache.
@@ -21,58 +21,74 @@ fn block_rows(keys: usize) -> usize {
     (SCORES / keys.max(1)).clamp(48, 240) / 24 * 24
 }
 
-/// Softmax attention of `heads` heads, each over its own slice of the last dimension.
+/// How attention is computed.
+#[derive(Debug, Clone, Copy)]
+pub struct Attend<'a> {
+    /// Heads, each over its own slice of the last dimension.
+    pub heads: usize,
+    /// Valid frames per clip, at least 1.
+    pub lengths: &'a [usize],
+    /// Of the products.
+    pub precision: Precision,
+    /// Of the normalised weights, in training.
+    pub dropout: Dropout,
+}
+
+impl<'a> Attend<'a> {
+    /// Without dropout.
+    #[must_use]
+    pub fn new(heads: usize, lengths: &'a [usize], precision: Precision) -> Self {
+        Self { heads, lengths, precision, dropout: Dropout::NONE }
+    }
+
+    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
+        let (heads, lengths) = (self.heads, self.lengths);
+        let (batch, frames, dim) = q.dims3()?;
+        if k.dims() != q.dims() || v.dims() != q.dims() {
+            bail!("attention: q {:?}, k {:?}, v {:?} differ", q.dims(), k.dims(), v.dims());
+        }
+        if heads == 0 || dim % heads != 0 {
+            bail!("{dim} dimensions do not divide into {heads} heads");
+        }
+        if lengths.len() != batch || lengths.iter().any(|&n| n == 0 || n > frames) {
+            bail!("attention: lengths {lengths:?} do not fit {batch} clips of {frames} frames");
+        }
+        Ok(())
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            heads: self.heads,
+            lengths: self.lengths.to_vec(),
+            precision: self.precision.without_int8(),
+            dropout: self.dropout,
+            #[cfg(feature = "cuda")]
+            log_sums: Mutex::new(None),
+        }
+    }
+}
+
+/// Softmax attention.
 ///
 /// Keys from a clip's length on are masked; every query row is computed. The scale is
 /// `(dim / heads)^-1/2`. Differentiable in `q`, `k` and `v`.
 ///
 /// # Shapes
-/// `q`, `k`, `v`: `(batch, frames, dim)`; `lengths`: valid frames per clip, at least 1;
-/// returns `(batch, frames, dim)`.
+/// `q`, `k`, `v`: `(batch, frames, dim)`; returns `(batch, frames, dim)`.
 ///
 /// # Errors
 /// If shapes disagree, `heads` does not divide `dim`, or a tensor is not f32 on the CPU.
-pub fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    heads: usize,
-    lengths: &[usize],
-    precision: Precision,
-) -> Result<Tensor> {
-    check(q, k, v, heads, lengths)?;
-    let op = Attention {
-        heads,
-        lengths: lengths.to_vec(),
-        precision: precision.without_int8(),
-        bias: None,
-        #[cfg(feature = "cuda")]
-        log_sums: Mutex::new(None),
-    };
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attend<'_>) -> Result<Tensor> {
+    how.check(q, k, v)?;
+    let op = Attention { kept: how.kept(), bias: None };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
-}
-
-fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, lengths: &[usize]) -> Result<()> {
-    let (batch, frames, dim) = q.dims3()?;
-    if k.dims() != q.dims() || v.dims() != q.dims() {
-        bail!("attention: q {:?}, k {:?}, v {:?} differ", q.dims(), k.dims(), v.dims());
-    }
-    if heads == 0 || dim % heads != 0 {
-        bail!("{dim} dimensions do not divide into {heads} heads");
-    }
-    if lengths.len() != batch || lengths.iter().any(|&n| n == 0 || n > frames) {
-        bail!("attention: lengths {lengths:?} do not fit {batch} clips of {frames} frames");
-    }
-    Ok(())
 }
 
 /// [`attention`] with a gated relative position bias (WavLM, Chen et al. 2022, section 3.2).
 ///
 /// The score of query `i` and key `j` is `q_i . k_j (dim / heads)^-1/2 + gate[i] bias[j - i]`.
 /// The bias depends on `j - i` alone, so it is a strip of `2 frames - 1` values per head and
-/// no matrix over pairs of frames is ever held. Differentiable in everything: where a gradient
-/// may be asked for on the CPU, it is composed of operations of candle, in f32, and does hold such
-/// matrices; on a CUDA device it holds none.
+/// no matrix over pairs of frames is ever held. Differentiable in everything.
 ///
 /// # Shapes
 /// `q`, `k`, `v`: `(batch, frames, dim)`; `strip`: `(heads, 2 frames - 1)`, entry
@@ -83,96 +99,112 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, lengths: &[usize]) ->
 pub fn gated_attention(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     (strip, gate): (&Tensor, &Tensor),
-    lengths: &[usize],
-    precision: Precision,
+    how: &Attend<'_>,
 ) -> Result<Tensor> {
+    how.check(q, k, v)?;
     let (batch, frames, _) = q.dims3()?;
-    let (heads, offsets) = strip.dims2()?;
-    check(q, k, v, heads, lengths)?;
-    if offsets + 1 != 2 * frames || gate.dims() != [batch, heads, frames] {
+    if strip.dims() != [how.heads, 2 * frames - 1] || gate.dims() != [batch, how.heads, frames] {
         bail!(
             "gated attention: strip {:?}, gate {:?} of {frames} frames",
             strip.dims(),
             gate.dims()
         );
     }
-    #[cfg(feature = "cuda")]
-    if q.device().is_cuda() {
-        let op = GatedOnDevice { heads, lengths: lengths.to_vec(), kept: Mutex::new(None) };
+    let is_learning = [q, k, v, strip, gate].iter().any(|tensor| tensor.track_op());
+    if is_learning || q.device().is_cuda() {
+        let op = GatedAttention { kept: how.kept() };
         let qkv = Tensor::cat(&[q, k, v], 0)?;
         return qkv.apply_op3(&strip.contiguous()?, &gate.contiguous()?, op);
     }
-    if [q, k, v, strip, gate].iter().any(|tensor| tensor.track_op()) {
-        return composed((q, k, v), (strip, gate), lengths);
-    }
-    let bias =
-        Bias { strip: strip.flatten_all()?.to_vec1()?, gate: gate.flatten_all()?.to_vec1()? };
-    let (lengths, precision) = (lengths.to_vec(), precision.without_int8());
-    let op = Attention {
-        heads,
-        lengths,
-        precision,
-        bias: Some(bias),
-        #[cfg(feature = "cuda")]
-        log_sums: Mutex::new(None),
-    };
+    // Without gradients the queries, keys and values need not be brought together.
+    let bias = (strip.flatten_all()?.to_vec1()?, gate.flatten_all()?.to_vec1()?);
+    let op = Attention { kept: how.kept(), bias: Some(bias) };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
-/// [`gated_attention`] of operations that have gradients.
-fn composed(
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
-    (strip, gate): (&Tensor, &Tensor),
-    lengths: &[usize],
-) -> Result<Tensor> {
-    let (batch, frames, dim) = q.dims3()?;
-    let heads = strip.dim(0)?;
-    let width = dim / heads;
-    let by_head =
-        |x: &Tensor| x.reshape((batch, frames, heads, width))?.transpose(1, 2)?.contiguous();
-    let keys = by_head(k)?.transpose(2, 3)?.contiguous()?;
-    let scores = (by_head(q)?.matmul(&keys)? * (width as f64).sqrt().recip())?;
-    let offset = |(i, j): (usize, usize)| (frames - 1 + j - i) as u32;
-    let pairs = (0..frames).flat_map(|i| (0..frames).map(move |j| (i, j)));
-    let offsets = Tensor::from_vec(pairs.map(offset).collect(), frames * frames, q.device())?;
-    let bias = strip.index_select(&offsets, 1)?.reshape((1, heads, frames, frames))?;
-    let scores = (scores + gate.unsqueeze(3)?.broadcast_mul(&bias)?)?;
-    let masked = |&n: &usize| (0..frames).map(move |j| if j < n { 0.0 } else { f32::NEG_INFINITY });
-    let mask: Vec<f32> = lengths.iter().flat_map(masked).collect();
-    let mask = Tensor::from_vec(mask, (batch, 1, 1, frames), q.device())?;
-    let scores = scores.broadcast_add(&mask)?;
-    let largest = scores.max_keepdim(3)?.detach();
-    let weights = scores.broadcast_sub(&largest)?.exp()?;
-    let weights = weights.broadcast_div(&weights.sum_keepdim(3)?)?;
-    weights.matmul(&by_head(v)?)?.transpose(1, 2)?.reshape((batch, frames, dim))
-}
-
-struct Attention {
+/// What an operation keeps from forwards to backwards.
+struct Kept {
     heads: usize,
     lengths: Vec<usize>,
     precision: Precision,
-    bias: Option<Bias>,
-    /// Of each query, for the backward pass on a device.
+    dropout: Dropout,
+    /// Of each query, on a device.
     #[cfg(feature = "cuda")]
     log_sums: Mutex<Option<Tensor>>,
 }
 
-/// Bias by offset, `(heads, 2 frames - 1)`, and its gate by query, `(batch, heads, frames)`.
-struct Bias {
-    strip: Vec<f32>,
-    gate: Vec<f32>,
+/// Attention over three tensors; the strip and gates, where there are any, have no gradient.
+struct Attention {
+    kept: Kept,
+    bias: Option<(Vec<f32>, Vec<f32>)>,
 }
 
-impl Bias {
-    /// `scores = scores scale + gate bias` for the queries from `from` on of one head.
-    fn add(&self, head: Head, from: usize, scores: &mut [f32], width: usize, scale: f32) {
+/// Attention with a gated bias. Queries, keys and values come one after the other,
+/// `(3 batch, frames, dim)`: an operation has three inputs.
+struct GatedAttention {
+    kept: Kept,
+}
+
+/// What is attended to.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    bias: Option<Bias<'a>>,
+    frames: usize,
+    dim: usize,
+}
+
+/// Bias by offset, `(heads, 2 frames - 1)`, and its gate by query, `(batch, heads, frames)`.
+#[derive(Clone, Copy)]
+struct Bias<'a> {
+    strip: &'a [f32],
+    gate: &'a [f32],
+}
+
+impl<'a> Bias<'a> {
+    /// Strip and gates of one head.
+    fn of(self, head: Head) -> (&'a [f32], &'a [f32]) {
         let offsets = 2 * head.frames - 1;
         let gate = &self.gate[head.task * head.frames..(head.task + 1) * head.frames];
-        let strip = &self.strip[head.index * offsets..(head.index + 1) * offsets];
+        (&self.strip[head.index * offsets..(head.index + 1) * offsets], gate)
+    }
+
+    /// `scores = scores scale + gate bias` for the queries from `from` on of one head.
+    fn add(self, head: Head, from: usize, scores: &mut [f32], width: usize, scale: f32) {
+        let (strip, gate) = self.of(head);
         for (row, i) in scores.chunks_exact_mut(width).zip(from..) {
             let first = head.frames - 1 - i;
             add_scaled(&strip[first..first + width], gate[i], scale, row);
         }
+    }
+
+    /// What the scores of the queries from `from` on add to the gradients of one head's strip and
+    /// gates; theirs are `dscores / scale`.
+    fn gradients(
+        self,
+        head: Head,
+        from: usize,
+        (dscores, width, scale): (&[f32], usize, f32),
+        (dstrip, dgate): (&mut [f32], &mut [f32]),
+    ) {
+        let (strip, gate) = self.of(head);
+        for (row, i) in dscores.chunks_exact(width).zip(from..) {
+            let first = head.frames - 1 - i;
+            let (strip, dstrip) = (&strip[first..first + width], &mut dstrip[first..first + width]);
+            dgate[i] = bias_gradient(row, strip, gate[i] / scale, dstrip) / scale;
+        }
+    }
+}
+
+vectorised! {
+    /// `dstrip += gate dscores`; returns `strip . dscores`.
+    fn bias_gradient(dscores: &[f32], strip: &[f32], gate: f32, dstrip: &mut [f32]) -> f32 {
+        for (to, d) in dstrip.iter_mut().zip(dscores) {
+            *to += gate * d;
+        }
+        sum_of(dscores.len(), |j| strip[j] * dscores[j])
     }
 }
 
@@ -265,7 +297,15 @@ impl Head {
     }
 }
 
-impl Attention {
+/// Gradients of everything that goes in; those of the bias where there is one.
+struct Gradients {
+    /// Of `q`, `k` and `v`.
+    qkv: [Vec<f32>; 3],
+    /// Of the strip, `(heads, 2 frames - 1)`, and of the gates.
+    bias: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+impl Kept {
     fn head(&self, task: usize, frames: usize, dim: usize) -> (Head, usize) {
         let (clip, head) = (task / self.heads, task % self.heads);
         let width = dim / self.heads;
@@ -273,25 +313,150 @@ impl Attention {
         (Head { task, index: head, start, frames, dim, width }, self.lengths[clip])
     }
 
-    /// Attention weights of queries `from..from + rows` over `valid` keys.
+    fn tasks(&self) -> usize {
+        self.lengths.len() * self.heads
+    }
+
+    /// Attention weights of queries `from..from + rows` over `valid` keys, before any are dropped.
     fn weights(
         &self,
-        (q, k): (&[f32], &[f32]),
+        inputs: Inputs<'_>,
         head: Head,
         (from, rows, valid): (usize, usize, usize),
         weights: &mut Vec<f32>,
     ) {
-        let keys = head.rows(k, 0, valid).transposed();
-        let queries = head.rows(q, from, rows);
+        let keys = head.rows(inputs.k, 0, valid).transposed();
+        let queries = head.rows(inputs.q, from, rows);
         product_into(queries, keys, Output::Overwrite, self.precision, weights);
         let mut scale = (head.width as f32).sqrt().recip();
-        if let Some(bias) = &self.bias {
+        if let Some(bias) = inputs.bias {
             bias.add(head, from, weights, valid, scale);
             scale = 1.0;
         }
         softmax_rows(weights, valid, scale);
     }
+
+    /// Drops among values that belong to pairs of the queries from `from` on with `valid` keys.
+    fn drop(&self, head: Head, from: usize, values: &mut [f32], valid: usize) {
+        if self.dropout == Dropout::NONE {
+            return;
+        }
+        for (row, i) in values.chunks_exact_mut(valid).zip(from..) {
+            let first = (head.task * head.frames + i) as u32;
+            self.dropout.apply_to(first.wrapping_mul(head.frames as u32), row);
+        }
+    }
+
+    fn forward(&self, inputs: Inputs<'_>) -> Vec<f32> {
+        let (frames, dim) = (inputs.frames, inputs.dim);
+        let mut out = Vec::with_capacity(inputs.q.len());
+        let place = CPointer(out.as_mut_ptr());
+        threads::for_each(self.tasks(), |task| {
+            let (head, valid) = self.head(task, frames, dim);
+            let block = block_rows(valid);
+            let mut weights = Vec::new();
+            for from in (0..frames).step_by(block) {
+                let rows = block.min(frames - from);
+                self.weights(inputs, head, (from, rows, valid), &mut weights);
+                self.drop(head, from, &mut weights, valid);
+                let weights = Matrix::row_major(&weights, rows, valid);
+                let values = head.rows(inputs.v, 0, valid);
+                // SAFETY: the vector has room for the tensor, and this task its head alone.
+                unsafe {
+                    let how = (Output::Overwrite, self.precision);
+                    head.store((weights, values), from, place, how);
+                }
+            }
+        });
+        // SAFETY: every row of every head was written.
+        unsafe { out.set_len(inputs.q.len()) };
+        out
+    }
+
+    fn backward(&self, inputs: Inputs<'_>, dout: &[f32]) -> Gradients {
+        let (frames, dim, n) = (inputs.frames, inputs.dim, inputs.q.len());
+        let mut qkv: [Vec<f32>; 3] = std::array::from_fn(|_| Vec::with_capacity(n));
+        let places = qkv.each_mut().map(|gradient| CPointer(gradient.as_mut_ptr()));
+        // Of each head of each clip its own strip and gates, so that none waits for another.
+        let (offsets, tasks) = (2 * frames - 1, self.tasks());
+        let bias: Vec<Mutex<Option<BiasGradients>>> =
+            (0..tasks).map(|_| Mutex::new(None)).collect();
+        threads::for_each(tasks, |task| {
+            let (head, valid) = self.head(task, frames, dim);
+            // SAFETY: the vectors have room for the tensors, and this task its head alone.
+            let of_bias = unsafe { self.head_gradients(inputs, dout, (head, valid), places) };
+            *bias[task].lock().unwrap_or_else(PoisonError::into_inner) = of_bias;
+        });
+        for gradient in &mut qkv {
+            // SAFETY: every row of every head was written.
+            unsafe { gradient.set_len(n) };
+        }
+        let bias = inputs.bias.map(|_| {
+            let mut strip = vec![0.0; self.heads * offsets];
+            let mut gate = Vec::with_capacity(tasks * frames);
+            for (task, of_task) in bias.into_iter().enumerate() {
+                let of_task = of_task.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let (of_strip, of_gate) = of_task.expect("every head was visited");
+                let index = task % self.heads;
+                let sums = &mut strip[index * offsets..(index + 1) * offsets];
+                sums.iter_mut().zip(of_strip).for_each(|(sum, value)| *sum += value);
+                gate.extend(of_gate);
+            }
+            (strip, gate)
+        });
+        Gradients { qkv, bias }
+    }
+
+    /// Gradients of one head; keys and values past `valid` get zero.
+    ///
+    /// # Safety
+    /// As [`Head::store`], for the gradients of `q`, `k` and `v`.
+    unsafe fn head_gradients(
+        &self,
+        inputs: Inputs<'_>,
+        dout: &[f32],
+        (head, valid): (Head, usize),
+        [dq, dk, dv]: [CPointer; 3],
+    ) -> Option<BiasGradients> {
+        let frames = head.frames;
+        let scale = (head.width as f32).sqrt().recip();
+        let block = block_rows(valid);
+        let (mut weights, mut dscores) = (Vec::new(), Vec::new());
+        let mut of_bias = inputs.bias.map(|_| (vec![0.0; 2 * frames - 1], vec![0.0; frames]));
+        for from in (0..frames).step_by(block) {
+            let rows = block.min(frames - from);
+            let output = if from == 0 { Output::Overwrite } else { Output::Accumulate };
+            self.weights(inputs, head, (from, rows, valid), &mut weights);
+            let upstream = head.rows(dout, from, rows);
+            let values = head.rows(inputs.v, 0, valid).transposed();
+            product_into(upstream, values, Output::Overwrite, self.precision, &mut dscores);
+            self.drop(head, from, &mut dscores, valid);
+            softmax_gradient(&weights, &mut dscores, valid, scale);
+            if let (Some(bias), Some((dstrip, dgate))) = (inputs.bias, &mut of_bias) {
+                bias.gradients(head, from, (&dscores, valid, scale), (dstrip, dgate));
+            }
+            self.drop(head, from, &mut weights, valid);
+            let by_key = Matrix::row_major(&weights, rows, valid).transposed();
+            let dscores = Matrix::row_major(&dscores, rows, valid);
+            let (queries, keys) = (head.rows(inputs.q, from, rows), head.rows(inputs.k, 0, valid));
+            // SAFETY: passed on.
+            unsafe {
+                head.store((by_key, upstream), 0, dv, (output, self.precision));
+                head.store((dscores, keys), from, dq, (Output::Overwrite, self.precision));
+                head.store((dscores.transposed(), queries), 0, dk, (output, self.precision));
+            }
+        }
+        // SAFETY: passed on.
+        unsafe {
+            head.zero(valid, dk);
+            head.zero(valid, dv);
+        }
+        of_bias
+    }
 }
+
+/// Gradients of one head's strip and of its gates.
+type BiasGradients = (Vec<f32>, Vec<f32>);
 
 impl CustomOp3 for Attention {
     fn name(&self) -> &'static str {
@@ -307,28 +472,10 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (batch, frames, dim) = q_layout.shape().dims3()?;
+        let (_, frames, dim) = q_layout.shape().dims3()?;
         let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
-        let mut out = Vec::with_capacity(q.len());
-        let place = CPointer(out.as_mut_ptr());
-        threads::for_each(batch * self.heads, |task| {
-            let (head, valid) = self.head(task, frames, dim);
-            let block = block_rows(valid);
-            let mut weights = Vec::new();
-            for from in (0..frames).step_by(block) {
-                let rows = block.min(frames - from);
-                self.weights((q, k), head, (from, rows, valid), &mut weights);
-                let weights = Matrix::row_major(&weights, rows, valid);
-                let values = head.rows(v, 0, valid);
-                // SAFETY: the vector has room for the tensor, and this task its head alone.
-                unsafe {
-                    let how = (Output::Overwrite, self.precision);
-                    head.store((weights, values), from, place, how);
-                }
-            }
-        });
-        // SAFETY: every row of every head was written.
-        unsafe { out.set_len(q.len()) };
+        let bias = self.bias.as_ref().map(|(strip, gate)| Bias { strip, gate });
+        let out = self.kept.forward(Inputs { q, k, v, bias, frames, dim });
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }
 
@@ -342,16 +489,11 @@ impl CustomOp3 for Attention {
         v: &CudaStorage,
         v_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let (batch, frames, dim) = q_layout.shape().dims3()?;
         let card = Card::of(q);
         let (q, k) = (card.input(q, q_layout)?, card.input(k, k_layout)?);
         let inputs = on_device::Inputs { q, k, v: card.input(v, v_layout)?, bias: None };
-        let (heads, lengths) = (self.heads, self.lengths.as_slice());
-        let shape = on_device::Shape { frames, dim, heads, lengths };
-        let (out, log_sums) = on_device::forward(&card, inputs, shape)?;
-        let log_sums = card.tensor(log_sums, (batch, heads, frames));
-        *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
-        Ok((card.storage(out), q_layout.shape().clone()))
+        let out = self.kept.forward_on(&card, inputs, q_layout.shape())?;
+        Ok((out, q_layout.shape().clone()))
     }
 
     fn bwd(
@@ -362,140 +504,57 @@ impl CustomOp3 for Attention {
         out: &Tensor,
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (batch, frames, dim) = q.dims3()?;
         #[cfg(feature = "cuda")]
         if let Some(card) = Card::holding(q) {
-            let (batch, frames, dim) = q.dims3()?;
-            let log_sums = self.log_sums.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(log_sums) = log_sums.as_ref() else {
-                bail!("attention backwards before forwards");
-            };
-            let dout = dout.contiguous()?;
             let (q, k, v) = (card.read(q)?, card.read(k)?, card.read(v)?);
             let inputs = on_device::Inputs { q, k, v, bias: None };
-            let (heads, lengths) = (self.heads, self.lengths.as_slice());
-            let shape = on_device::Shape { frames, dim, heads, lengths };
-            let kept = (card.read(out)?, card.read(log_sums)?, card.read(&dout)?);
-            let got = on_device::backward(&card, inputs, kept, shape)?;
+            let got = self.kept.backward_on(&card, inputs, (out, dout))?;
             let qkv = card.tensor(got.qkv, (3 * batch, frames, dim));
             let part = |i: usize| qkv.narrow(0, i * batch, batch).map(Some);
             return Ok((part(0)?, part(1)?, part(2)?));
         }
         #[cfg(not(feature = "cuda"))]
-        let _ = out;
+        let _ = (out, batch);
         if self.bias.is_some() {
             bail!("a gated bias without gradients was given to a training pass");
         }
-        let (batch, frames, dim) = q.dims3()?;
-        let n = q.elem_count();
-        let mut gradients: [Vec<f32>; 3] = std::array::from_fn(|_| Vec::with_capacity(n));
-        let places = gradients.each_mut().map(|gradient| CPointer(gradient.as_mut_ptr()));
-        with_slice(q, |q| {
+        let gradients = with_slice(q, |q| {
             with_slice(k, |k| {
                 with_slice(v, |v| {
                     with_slice(dout, |dout| {
-                        threads::for_each(batch * self.heads, |task| {
-                            let (head, valid) = self.head(task, frames, dim);
-                            // SAFETY: the vectors have room for the tensors, and this task
-                            // its head alone.
-                            unsafe { self.head_gradients((q, k, v, dout), head, valid, places) };
-                        });
+                        self.kept.backward(Inputs { q, k, v, bias: None, frames, dim }, dout)
                     })
                 })
             })
         })????;
-        for gradient in &mut gradients {
-            // SAFETY: every row of every head was written.
-            unsafe { gradient.set_len(n) };
-        }
         let [dq, dk, dv] =
-            gradients.map(|values| Tensor::from_vec(values, q.shape(), q.device()).map(Some));
+            gradients.qkv.map(|values| Tensor::from_vec(values, q.shape(), q.device()).map(Some));
         Ok((dq?, dk?, dv?))
     }
 }
 
-impl Attention {
-    /// Gradients of one head; keys and values past `valid` get zero.
-    ///
-    /// # Safety
-    /// As [`Head::store`], for the gradients of `q`, `k` and `v`.
-    unsafe fn head_gradients(
-        &self,
-        (q, k, v, dout): (&[f32], &[f32], &[f32], &[f32]),
-        head: Head,
-        valid: usize,
-        [dq, dk, dv]: [CPointer; 3],
-    ) {
-        let frames = head.frames;
-        let scale = (head.width as f32).sqrt().recip();
-        let block = block_rows(valid);
-        let (mut weights, mut dscores) = (Vec::new(), Vec::new());
-        for from in (0..frames).step_by(block) {
-            let rows = block.min(frames - from);
-            let output = if from == 0 { Output::Overwrite } else { Output::Accumulate };
-            self.weights((q, k), head, (from, rows, valid), &mut weights);
-            let upstream = head.rows(dout, from, rows);
-            let values = head.rows(v, 0, valid).transposed();
-            product_into(upstream, values, Output::Overwrite, self.precision, &mut dscores);
-            softmax_gradient(&weights, &mut dscores, valid, scale);
-            let by_key = Matrix::row_major(&weights, rows, valid).transposed();
-            let dscores = Matrix::row_major(&dscores, rows, valid);
-            let (queries, keys) = (head.rows(q, from, rows), head.rows(k, 0, valid));
-            // SAFETY: passed on.
-            unsafe {
-                head.store((by_key, upstream), 0, dv, (output, self.precision));
-                head.store((dscores, keys), from, dq, (Output::Overwrite, self.precision));
-                head.store((dscores.transposed(), queries), 0, dk, (output, self.precision));
-            }
-        }
-        // SAFETY: passed on.
-        unsafe {
-            head.zero(valid, dk);
-            head.zero(valid, dv);
-        }
-    }
-}
-
-/// Attention with a gated bias on a CUDA device. Queries, keys and values come one after the
-/// other, `(3 batch, frames, dim)`: an operation has three inputs.
-#[cfg(feature = "cuda")]
-struct GatedOnDevice {
-    heads: usize,
-    lengths: Vec<usize>,
-    /// Of the forward pass: the logarithm of each query's normaliser.
-    kept: Mutex<Option<Tensor>>,
-}
-
-#[cfg(feature = "cuda")]
-impl GatedOnDevice {
-    fn inputs<'a>(qkv: Place<'a>, bias: (Place<'a>, Place<'a>)) -> Result<on_device::Inputs<'a>> {
-        let n = qkv.len / 3;
-        let (k, v) = (qkv.from(n)?, qkv.from(2 * n)?);
-        Ok(on_device::Inputs { q: qkv, k, v, bias: Some(bias) })
-    }
-
-    fn shape(&self, frames: usize, dim: usize) -> on_device::Shape<'_> {
-        on_device::Shape { frames, dim, heads: self.heads, lengths: &self.lengths }
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl CustomOp3 for GatedOnDevice {
+impl CustomOp3 for GatedAttention {
     fn name(&self) -> &'static str {
         "gated-attention"
     }
 
     fn cpu_fwd(
         &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
+        qkv: &CpuStorage,
+        qkv_layout: &Layout,
+        strip: &CpuStorage,
+        strip_layout: &Layout,
+        gate: &CpuStorage,
+        gate_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        bail!("this form of attention is for CUDA devices")
+        let (_, frames, dim) = qkv_layout.shape().dims3()?;
+        let bias = Bias { strip: slice(strip, strip_layout)?, gate: slice(gate, gate_layout)? };
+        let out = self.kept.forward(inputs(slice(qkv, qkv_layout)?, bias, (frames, dim)));
+        Ok((CpuStorage::F32(out), (self.kept.lengths.len(), frames, dim).into()))
     }
 
+    #[cfg(feature = "cuda")]
     fn cuda_fwd(
         &self,
         qkv: &CudaStorage,
@@ -508,11 +567,9 @@ impl CustomOp3 for GatedOnDevice {
         let (_, frames, dim) = qkv_layout.shape().dims3()?;
         let card = Card::of(qkv);
         let bias = (card.input(strip, strip_layout)?, card.input(gate, gate_layout)?);
-        let inputs = Self::inputs(card.input(qkv, qkv_layout)?, bias)?;
-        let (out, log_sums) = on_device::forward(&card, inputs, self.shape(frames, dim))?;
-        let log_sums = card.tensor(log_sums, gate_layout.shape());
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
-        Ok((card.storage(out), (self.lengths.len(), frames, dim).into()))
+        let inputs = inputs_on(card.input(qkv, qkv_layout)?, bias)?;
+        let shape = (self.kept.lengths.len(), frames, dim).into();
+        Ok((self.kept.forward_on(&card, inputs, &shape)?, shape))
     }
 
     fn bwd(
@@ -523,24 +580,93 @@ impl CustomOp3 for GatedOnDevice {
         out: &Tensor,
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (Some(card), (_, frames, dim)) = (Card::holding(qkv), qkv.dims3()?) else {
-            bail!("this form of attention is for CUDA devices");
+        #[cfg(feature = "cuda")]
+        if let Some(card) = Card::holding(qkv) {
+            let inputs = inputs_on(card.read(qkv)?, (card.read(strip)?, card.read(gate)?))?;
+            let got = self.kept.backward_on(&card, inputs, (out, dout))?;
+            let (dstrip, dgate) =
+                got.bias.map_or((None, None), |(strip, gate)| (Some(strip), Some(gate)));
+            return Ok((
+                Some(card.tensor(got.qkv, qkv.shape())),
+                dstrip.map(|dstrip| card.tensor(dstrip, strip.shape())),
+                dgate.map(|dgate| card.tensor(dgate, gate.shape())),
+            ));
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = out;
+        let (_, frames, dim) = qkv.dims3()?;
+        let gradients = with_slice(qkv, |qkv| {
+            with_slice(strip, |strip| {
+                with_slice(gate, |gate| {
+                    with_slice(dout, |dout| {
+                        let inputs = inputs(qkv, Bias { strip, gate }, (frames, dim));
+                        self.kept.backward(inputs, dout)
+                    })
+                })
+            })
+        })????;
+        let to = |values: Vec<f32>, like: &Tensor| {
+            Tensor::from_vec(values, like.shape(), like.device()).map(Some)
         };
-        let log_sums = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (dstrip, dgate) = gradients.bias.unzip();
+        Ok((
+            to(gradients.qkv.concat(), qkv)?,
+            dstrip.map_or(Ok(None), |dstrip| to(dstrip, strip))?,
+            dgate.map_or(Ok(None), |dgate| to(dgate, gate))?,
+        ))
+    }
+}
+
+/// Of queries, keys and values one after the other.
+fn inputs<'a>(qkv: &'a [f32], bias: Bias<'a>, (frames, dim): (usize, usize)) -> Inputs<'a> {
+    let n = qkv.len() / 3;
+    let (q, k, v) = (&qkv[..n], &qkv[n..2 * n], &qkv[2 * n..]);
+    Inputs { q, k, v, bias: Some(bias), frames, dim }
+}
+
+/// The same on a device.
+#[cfg(feature = "cuda")]
+fn inputs_on<'a>(qkv: Place<'a>, bias: (Place<'a>, Place<'a>)) -> Result<on_device::Inputs<'a>> {
+    let n = qkv.len / 3;
+    let (k, v) = (qkv.from(n)?, qkv.from(2 * n)?);
+    Ok(on_device::Inputs { q: qkv, k, v, bias: Some(bias) })
+}
+
+#[cfg(feature = "cuda")]
+impl Kept {
+    fn shape(&self, frames: usize, dim: usize) -> on_device::Shape<'_> {
+        let (heads, lengths) = (self.heads, self.lengths.as_slice());
+        on_device::Shape { frames, dim, heads, lengths, dropout: self.dropout }
+    }
+
+    /// `shape` is that of the output.
+    fn forward_on(
+        &self,
+        card: &Card,
+        inputs: on_device::Inputs<'_>,
+        shape: &Shape,
+    ) -> Result<CudaStorage> {
+        let (batch, frames, dim) = shape.dims3()?;
+        let (out, log_sums) = on_device::forward(card, inputs, self.shape(frames, dim))?;
+        let log_sums = card.tensor(log_sums, (batch, self.heads, frames));
+        *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
+        Ok(card.storage(out))
+    }
+
+    fn backward_on(
+        &self,
+        card: &Card,
+        inputs: on_device::Inputs<'_>,
+        (out, dout): (&Tensor, &Tensor),
+    ) -> Result<on_device::Gradients<<Card as crate::device::Machine>::Buffer>> {
+        let (_, frames, dim) = out.dims3()?;
+        let log_sums = self.log_sums.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(log_sums) = log_sums.as_ref() else {
             bail!("attention backwards before forwards");
         };
         let dout = dout.contiguous()?;
-        let inputs = Self::inputs(card.read(qkv)?, (card.read(strip)?, card.read(gate)?))?;
         let kept = (card.read(out)?, card.read(log_sums)?, card.read(&dout)?);
-        let got = on_device::backward(&card, inputs, kept, self.shape(frames, dim))?;
-        let (dstrip, dgate) =
-            got.bias.map_or((None, None), |(strip, gate)| (Some(strip), Some(gate)));
-        Ok((
-            Some(card.tensor(got.qkv, qkv.shape())),
-            dstrip.map(|dstrip| card.tensor(dstrip, strip.shape())),
-            dgate.map(|dgate| card.tensor(dgate, gate.shape())),
-        ))
+        on_device::backward(card, inputs, kept, self.shape(frames, dim))
     }
 }
 

@@ -16,39 +16,81 @@ use std::mem::MaybeUninit;
 /// # Errors
 /// If `rate` is outside `0..1` or `x` is not f32 on the CPU.
 pub fn dropout(x: &Tensor, rate: f32, seed: u64) -> Result<Tensor> {
-    if !(0.0..1.0).contains(&rate) {
-        bail!("dropout rate {rate} is outside 0..1");
-    }
-    if rate == 0.0 {
-        return Ok(x.clone());
-    }
-    x.contiguous()?.apply_op1(Dropout { rate, seed })
+    let dropout = Dropout::new(rate, seed)?;
+    if dropout == Dropout::NONE { Ok(x.clone()) } else { x.contiguous()?.apply_op1(dropout) }
 }
 
-struct Dropout {
+/// Which values are zeroed: those whose index and seed have a hash below the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
     rate: f32,
     seed: u64,
 }
 
-/// Hashes below this are dropped.
+impl Dropout {
+    /// Leaves all as it is.
+    pub const NONE: Self = Self { rate: 0.0, seed: 0 };
+
+    /// Zeroes each value with probability `rate`.
+    ///
+    /// # Errors
+    /// If `rate` is outside `0..1`.
+    pub fn new(rate: f32, seed: u64) -> Result<Self> {
+        if !(0.0..1.0).contains(&rate) {
+            bail!("dropout rate {rate} is outside 0..1");
+        }
+        Ok(if rate == 0.0 { Self::NONE } else { Self { rate, seed } })
+    }
+
+    /// Hashes below this are zeroed.
+    pub(crate) fn threshold(self) -> u32 {
+        (f64::from(self.rate) * 4_294_967_296.0) as u32
+    }
+
+    /// What the other values are multiplied by.
+    pub(crate) fn scale(self) -> f32 {
+        (1.0 - self.rate).recip()
+    }
+
+    /// The seed's halves, the lower one first.
+    pub(crate) fn seed(self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
+    }
+
+    /// Drops among `values`, of which the first has this index, counted modulo 2^32.
+    pub(crate) fn apply_to(self, first: u32, values: &mut [f32]) {
+        if self != Self::NONE {
+            apply_to(self, first, values);
+        }
+    }
+}
+
+/// Integer hash by Wellons (lowbias32), over the index and both halves of the seed.
 #[inline(always)]
-pub(crate) fn threshold(rate: f32) -> u32 {
-    (f64::from(rate) * 4_294_967_296.0) as u32
+fn hash(index: u32, [low, high]: [u32; 2]) -> u32 {
+    let mut h = index ^ low;
+    h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
+    h = ((h ^ (h >> 15)) ^ high).wrapping_mul(0x846c_a68b);
+    h ^ (h >> 16)
+}
+
+vectorised! {
+    fn apply_to(dropout: Dropout, first: u32, values: &mut [f32]) {
+        let (scale, threshold, seed) = (dropout.scale(), dropout.threshold(), dropout.seed());
+        for (i, value) in values.iter_mut().enumerate() {
+            let dropped = hash(first.wrapping_add(i as u32), seed) < threshold;
+            *value = if dropped { 0.0 } else { *value * scale };
+        }
+    }
 }
 
 vectorised! {
     /// `first` is the index of the first value.
-    fn apply(rate: f32, seed: u64, first: usize, x: &[f32], y: &mut [MaybeUninit<f32>]) {
-        let scale = (1.0 - rate).recip();
-        let threshold = threshold(rate);
-        let (low, high) = (seed as u32, (seed >> 32) as u32);
+    fn apply(dropout: Dropout, first: usize, x: &[f32], y: &mut [MaybeUninit<f32>]) {
+        let (scale, threshold, seed) = (dropout.scale(), dropout.threshold(), dropout.seed());
         for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-            // Integer hash by Wellons (lowbias32), over the index and both halves of the seed.
-            let mut h = ((first + i) as u32) ^ low;
-            h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
-            h = ((h ^ (h >> 15)) ^ high).wrapping_mul(0x846c_a68b);
-            h ^= h >> 16;
-            y.write(if h < threshold { 0.0 } else { x * scale });
+            let dropped = hash((first + i) as u32, seed) < threshold;
+            y.write(if dropped { 0.0 } else { x * scale });
         }
     }
 }
@@ -56,7 +98,7 @@ vectorised! {
 impl Dropout {
     fn of(&self, x: &[f32]) -> Vec<f32> {
         let block = |start: usize, y: &mut [MaybeUninit<f32>]| {
-            apply(self.rate, self.seed, start, &x[start..start + y.len()], y);
+            apply(*self, start, &x[start..start + y.len()], y);
         };
         // SAFETY: the blocks cover the output, and each value is written.
         unsafe { written(x.len(), |y| threads::for_row_blocks(y, 1, block)) }
@@ -76,7 +118,7 @@ impl CustomOp1 for Dropout {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let card = Card::of(x);
-        let y = pointwise::dropout(&card, card.input(x, layout)?, self.rate, self.seed)?;
+        let y = pointwise::dropout(&card, card.input(x, layout)?, *self)?;
         Ok((card.storage(y), layout.shape().clone()))
     }
 
@@ -84,7 +126,7 @@ impl CustomOp1 for Dropout {
         #[cfg(feature = "cuda")]
         if let Some(card) = Card::holding(x) {
             let dy = dy.contiguous()?;
-            let dx = pointwise::dropout(&card, card.read(&dy)?, self.rate, self.seed)?;
+            let dx = pointwise::dropout(&card, card.read(&dy)?, *self)?;
             return Ok(Some(card.tensor(dx, x.shape())));
         }
         let dx = with_slice(dy, |dy| self.of(dy))?;

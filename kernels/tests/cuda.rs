@@ -1,7 +1,9 @@
 //! Every operation on a CUDA device against the same operation on the CPU: `bash tests/gpu.sh`.
 #![cfg(feature = "cuda")]
 
+use asr_kernels::attention::Attend;
 use asr_kernels::ctc::{Target, Term};
+use asr_kernels::dropout::Dropout;
 use asr_kernels::linear::Activation;
 use asr_kernels::reference::uniform;
 use asr_kernels::{Precision, accelerator, adamw, attention, conv, cross_entropy, ctc, dropout};
@@ -115,15 +117,17 @@ fn attention_with_and_without_a_bias() -> Result<()> {
     for (frames, heads, width) in [(1_usize, 1, 3), (131, 3, 64), (70, 2, 96)] {
         let lengths = [frames, frames.div_ceil(2)];
         let x: &[usize] = &[2, frames, heads * width];
-        compare("attention", &[x, x, x], 1e-4, |x| {
-            attention::attention(&x[0], &x[1], &x[2], heads, &lengths, Precision::F32)
-        })?;
+        let plain = Attend::new(heads, &lengths, Precision::F32);
+        let dropped = Attend { dropout: Dropout::new(0.3, 0x1234_5678_9abc)?, ..plain };
         let shapes = [x, x, x, &[heads, 2 * frames - 1], &[2, heads, frames]];
-        compare("gated attention", &shapes, 1e-3, |x| {
-            let (strip, gate) = (&x[3], &x[4]);
-            let qkv = (&x[0], &x[1], &x[2]);
-            attention::gated_attention(qkv, (strip, gate), &lengths, Precision::F32)
-        })?;
+        for how in [&plain, &dropped] {
+            compare("attention", &[x, x, x], 1e-4, |x| {
+                attention::attention(&x[0], &x[1], &x[2], how)
+            })?;
+            compare("gated attention", &shapes, 1e-3, |x| {
+                attention::gated_attention((&x[0], &x[1], &x[2]), (&x[3], &x[4]), how)
+            })?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub struct EncoderRates {
     /// Dropout of residual branches and of each stage's input.
     pub dropout: f32,
+    /// Dropout of attention weights.
+    pub attention_dropout: f32,
     /// Dropout after the activation of feed-forward layers.
     pub activation_dropout: f32,
     /// Dropout of the projected front-end output.
@@ -25,8 +27,16 @@ impl EncoderRates {
     /// `encoder` with these rates.
     #[must_use]
     pub fn of(&self, encoder: &EncoderConfig) -> EncoderConfig {
-        let Self { dropout, activation_dropout, input_dropout, layer_drop } = *self;
-        EncoderConfig { dropout, activation_dropout, input_dropout, layer_drop, ..encoder.clone() }
+        let Self { dropout, attention_dropout, activation_dropout, input_dropout, layer_drop } =
+            *self;
+        EncoderConfig {
+            dropout,
+            attention_dropout,
+            activation_dropout,
+            input_dropout,
+            layer_drop,
+            ..encoder.clone()
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// How far running statistics move towards those of a batch (PyTorch's default `momentum`).
-const MOMENTUM: f32 = 0.1;
+const MOMENTUM: f64 = 0.1;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the last dimension.
 ///
@@ -31,21 +31,19 @@ pub(super) fn is_statistic(name: &str) -> bool {
 }
 
 /// What a norm found in a batch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct BatchStatistics {
     /// Name of the norm, to which `.running_mean` and `.running_var` are added.
     pub(super) name: String,
-    pub(super) mean: Vec<f32>,
+    pub(super) mean: Tensor,
     /// Unbiased, `n / (n - 1)` times that of the batch, as PyTorch keeps it.
-    pub(super) variance: Vec<f32>,
+    pub(super) variance: Tensor,
 }
 
 impl BatchStatistics {
     /// The running values after this batch: `running + momentum (batch - running)`.
-    pub(super) fn moved(running: &mut [f32], batch: &[f32]) {
-        for (r, b) in running.iter_mut().zip(batch) {
-            *r += MOMENTUM * (b - *r);
-        }
+    pub(super) fn moved(running: &Tensor, batch: &Tensor) -> Result<Tensor> {
+        running + ((batch - running)? * MOMENTUM)?
     }
 }
 
@@ -74,8 +72,8 @@ impl BatchNorm {
         let variance = (centred.sqr()?.sum((0, 1))? * share)?;
         pass.record(BatchStatistics {
             name: self.name.clone(),
-            mean: mean.to_vec1()?,
-            variance: (&variance.detach() * (n as f64 / (n - 1) as f64))?.to_vec1()?,
+            mean: mean.detach(),
+            variance: (variance.detach() * (n as f64 / (n - 1) as f64))?,
         });
         let scale = (&self.weight / (variance + EPS)?.sqrt()?)?;
         centred.broadcast_mul(&scale)?.broadcast_add(&self.bias)

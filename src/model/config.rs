@@ -160,6 +160,9 @@ pub struct EncoderConfig {
     pub position_groups: usize,
     /// Dropout of residual branches and of each stage's input.
     pub dropout: f32,
+    /// Dropout of attention weights.
+    #[serde(default)]
+    pub attention_dropout: f32,
     /// Dropout after the activation of feed-forward layers.
     pub activation_dropout: f32,
     /// Dropout of the projected front-end output.
@@ -236,6 +239,7 @@ impl EncoderConfig {
         self.validate_variant()?;
         for (rate, field) in [
             (self.dropout, "dropout"),
+            (self.attention_dropout, "attention_dropout"),
             (self.activation_dropout, "activation_dropout"),
             (self.input_dropout, "input_dropout"),
             (self.layer_drop, "layer_drop"),
@@ -311,6 +315,7 @@ impl EncoderConfig {
     pub fn same_shape(&self, other: &Self) -> bool {
         let rates = Self {
             dropout: self.dropout,
+            attention_dropout: self.attention_dropout,
             activation_dropout: self.activation_dropout,
             input_dropout: self.input_dropout,
             layer_drop: self.layer_drop,
@@ -374,6 +379,7 @@ mod tests {
             position_kernel: 128,
             position_groups: 16,
             dropout: 0.1,
+            attention_dropout: 0.1,
             activation_dropout: 0.1,
             input_dropout: 0.1,
             layer_drop: 0.05,

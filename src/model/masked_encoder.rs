@@ -186,6 +186,7 @@ mod tests {
             position_kernel: 2,
             position_groups: 1,
             dropout: 0.0,
+            attention_dropout: 0.0,
             activation_dropout: 0.0,
             input_dropout: 0.0,
             layer_drop: 0.0,

@@ -139,9 +139,7 @@ impl Parameters {
             {
                 let name = format!("{}.{ending}", batch.name);
                 let Some(var) = vars.get(&name) else { bail!("parameter `{name}` is missing") };
-                let mut running = var.to_vec1::<f32>()?;
-                BatchStatistics::moved(&mut running, values);
-                var.set(&Tensor::from_vec(running, var.shape(), var.device())?)?;
+                var.set(&BatchStatistics::moved(&var.as_tensor().detach(), values)?)?;
             }
         }
         Ok(())

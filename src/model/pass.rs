@@ -2,7 +2,9 @@
 
 use super::batch_norm::BatchStatistics;
 use super::sequence::Sequence;
-use asr_kernels::{Precision, dropout};
+use asr_kernels::Precision;
+use asr_kernels::attention::Attend;
+use asr_kernels::dropout::{self, Dropout};
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
@@ -158,6 +160,20 @@ impl Pass {
             Some(seed) if rate > 0.0 => dropout::dropout(x, rate, draw(seed)),
             _ => Ok(x.clone()),
         }
+    }
+
+    /// How attention is computed: in training, weights are dropped at this rate.
+    pub(super) fn attend<'a>(
+        &self,
+        heads: usize,
+        lengths: &'a [usize],
+        rate: f32,
+    ) -> Result<Attend<'a>> {
+        let dropout = match &self.seed {
+            Some(seed) if rate > 0.0 => Dropout::new(rate, draw(seed))?,
+            _ => Dropout::NONE,
+        };
+        Ok(Attend { heads, lengths, precision: self.precision, dropout })
     }
 
     /// True with probability `rate` in training, never otherwise.

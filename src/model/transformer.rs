@@ -207,6 +207,7 @@ struct Layer {
     after_feed_forward: Option<Bottleneck>,
     heads: usize,
     dropout: f32,
+    attention_dropout: f32,
     activation_dropout: f32,
 }
 
@@ -243,6 +244,7 @@ impl Layer {
             final_layer_norm: LayerNorm::with_eps(dim, eps, &vb.pp("final_layer_norm"))?,
             heads: config.heads,
             dropout: config.dropout,
+            attention_dropout: config.attention_dropout,
             activation_dropout: config.activation_dropout,
         })
     }
@@ -254,13 +256,13 @@ impl Layer {
             self.k_proj.forward(x, pass)?,
             self.v_proj.forward(x, pass)?,
         );
-        let (lengths, precision) = (shared.lengths, pass.precision());
+        let how = pass.attend(self.heads, shared.lengths, self.attention_dropout)?;
         let attended = match (&self.gate, &shared.strip) {
             (Some(gate), Some(strip)) => {
                 let gate = gate.forward(x, pass)?;
-                attention::gated_attention((&q, &k, &v), (strip, &gate), lengths, precision)?
+                attention::gated_attention((&q, &k, &v), (strip, &gate), &how)?
             }
-            _ => attention::attention(&q, &k, &v, self.heads, lengths, precision)?,
+            _ => attention::attention(&q, &k, &v, &how)?,
         };
         let y = pass.dropout(&self.out_proj.forward(&attended, pass)?, self.dropout)?;
         adapted(self.after_attention.as_ref(), y, pass)

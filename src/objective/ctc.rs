@@ -23,14 +23,34 @@ pub struct MultiResolutionCtc {
 pub struct MultiResolutionLoss {
     /// Sum over clips, nats; to be differentiated.
     pub sum: Tensor,
-    /// Sum of the high-resolution losses alone, nats, unweighted.
-    pub high_sum: f64,
-    /// The high-resolution loss of each clip, nats; `None` for those that take no part.
-    pub clips: Vec<Option<f64>>,
+    /// The high-resolution loss of each clip.
+    pub clips: ClipLosses,
     /// Tokens that were to be spelt, counting one per clip for its end.
     pub n_tokens: usize,
     /// Clips too short to spell their target; they take no part.
     pub n_infeasible: usize,
+}
+
+/// The loss of each clip by itself, unweighted, where it was computed.
+#[derive(Debug)]
+pub struct ClipLosses {
+    /// `(batch,)`, nats.
+    losses: Tensor,
+    /// 1 for clips that take part, else 0.
+    feasible: Vec<f32>,
+}
+
+impl ClipLosses {
+    /// Reads the losses, nats, `None` for clips that take no part; on a device, that waits for all
+    /// that was asked of it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn nats(&self) -> Result<Vec<Option<f64>>> {
+        let losses = self.losses.to_vec1::<f32>()?;
+        let each = losses.iter().zip(&self.feasible);
+        Ok(each.map(|(loss, part)| (*part > 0.0).then(|| f64::from(*loss))).collect())
+    }
 }
 
 impl MultiResolutionCtc {
@@ -78,13 +98,6 @@ impl MultiResolutionCtc {
             terms.push(Term { targets, weights: weigh(self.first_token_weight) });
         }
         let (losses, each) = ctc_losses(logits, &terms, lengths, self.blank)?;
-        let clips: Vec<Option<f64>> = each[0]
-            .to_vec1::<f32>()?
-            .iter()
-            .zip(&feasible)
-            .map(|(loss, feasible)| (*feasible > 0.0).then(|| f64::from(*loss)))
-            .collect();
-        let high_sum = clips.iter().flatten().sum();
         let mut sum = losses.sum_all()?;
         if let Some((logits, lengths)) = low {
             let targets = targets
@@ -95,7 +108,8 @@ impl MultiResolutionCtc {
             let term = Term { targets, weights: weigh(self.low_weight) };
             sum = (sum + ctc_losses(logits, &[term], lengths, self.blank)?.0.sum_all()?)?;
         }
-        Ok(MultiResolutionLoss { sum, high_sum, clips, n_tokens, n_infeasible })
+        let clips = ClipLosses { losses: each[0].clone(), feasible };
+        Ok(MultiResolutionLoss { sum, clips, n_tokens, n_infeasible })
     }
 }
 
@@ -146,8 +160,9 @@ mod tests {
         let loss = ctc.loss((&logits, &[2, 2]), None, &targets, Some(&[0.5, 1.0]))?;
         assert_eq!((loss.n_tokens, loss.n_infeasible), (2, 1));
         // Uniform over three tokens: three of nine paths spell the first target.
-        assert!((loss.high_sum - 3.0_f64.ln()).abs() < 1e-6);
-        assert_eq!(loss.clips[1], None);
+        let clips = loss.clips.nats()?;
+        assert!((clips[0].expect("a loss") - 3.0_f64.ln()).abs() < 1e-6);
+        assert_eq!(clips[1], None);
         assert!((f64::from(loss.sum.to_scalar::<f32>()?) - 0.5 * 3.0_f64.ln()).abs() < 1e-6);
         let gradient = loss.sum.backward()?.get(&logits).expect("gradient").get(1)?;
         assert_eq!(gradient.abs()?.sum_all()?.to_scalar::<f32>()?, 0.0);
@@ -163,7 +178,7 @@ mod tests {
         // One of nine paths spells both tokens; first comes 1 with 1/3 + 1/3 * 1/3.
         let want = 9.0_f64.ln() - 2.0 * (4.0_f64 / 9.0).ln();
         assert!((f64::from(loss.sum.to_scalar::<f32>()?) - want).abs() < 1e-5);
-        assert!((loss.high_sum - 9.0_f64.ln()).abs() < 1e-5);
+        assert!((loss.clips.nats()?[0].expect("a loss") - 9.0_f64.ln()).abs() < 1e-5);
         Ok(())
     }
 }

@@ -116,14 +116,41 @@ impl PredictedFrames {
 pub struct UnitLoss {
     /// Sum over frames, nats, to be differentiated; `None` of no frame.
     pub sum: Option<Tensor>,
-    /// The same as a number.
+    /// What was to be predicted.
+    pub prediction: Prediction,
+}
+
+/// What was predicted of some frames, where it was computed.
+#[derive(Debug, Clone, Default)]
+pub struct Prediction {
+    /// The class of each frame.
+    pub classes: Vec<u32>,
+    /// Sum of the cross entropy and the likeliest class of each frame; `None` of no frame.
+    found: Option<(Tensor, Tensor)>,
+}
+
+/// [`Prediction`] in numbers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PredictionScore {
+    /// Sum of the cross entropy over frames, nats.
     pub nats: f64,
-    /// Frames.
-    pub count: usize,
     /// The likeliest class of each frame.
     pub predicted: Vec<u32>,
     /// Frames whose likeliest class is theirs.
     pub correct: usize,
+}
+
+impl Prediction {
+    /// Reads the numbers; on a device, that waits for all that was asked of it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn score(&self) -> Result<PredictionScore> {
+        let Some((sum, likeliest)) = &self.found else { return Ok(PredictionScore::default()) };
+        let predicted = likeliest.to_vec1::<u32>()?;
+        let correct = predicted.iter().zip(&self.classes).filter(|(p, c)| p == c).count();
+        Ok(PredictionScore { nats: f64::from(sum.to_scalar::<f32>()?), predicted, correct })
+    }
 }
 
 /// The cross entropy of `classes`, one per row of `logits` `(n, classes)`.
@@ -132,10 +159,9 @@ pub struct UnitLoss {
 /// If a class has no logit or their number differs from the rows.
 pub fn predict_units(logits: &Tensor, classes: &[u32]) -> Result<UnitLoss> {
     let sum = cross_entropy(logits, classes)?.sum_all()?;
-    let predicted = logits.argmax(1)?.to_vec1::<u32>()?;
-    let correct = predicted.iter().zip(classes).filter(|(p, c)| p == c).count();
-    let nats = f64::from(sum.to_scalar::<f32>()?);
-    Ok(UnitLoss { sum: Some(sum), nats, count: classes.len(), predicted, correct })
+    // Detached, so that it may outlive the gradient.
+    let found = Some((sum.detach(), logits.detach().argmax(1)?));
+    Ok(UnitLoss { sum: Some(sum), prediction: Prediction { classes: classes.to_vec(), found } })
 }
 
 /// What a head says of hidden frames and of those it could see.
@@ -178,7 +204,9 @@ impl PredictionWeights {
                 }
             }
         }
-        let counted = |part: &UnitLoss, weight: f64| if weight > 0.0 { part.count } else { 0 };
+        let counted = |part: &UnitLoss, weight: f64| {
+            if weight > 0.0 { part.prediction.classes.len() } else { 0 }
+        };
         let frames = heads.first().map_or(0, |head| {
             counted(&head.masked, self.masked) + counted(&head.unmasked, self.unmasked)
         });
@@ -247,7 +275,8 @@ mod tests {
     fn the_loss_is_the_weighted_sum() -> Result<()> {
         let part = |nats: f32, count| -> Result<UnitLoss> {
             let sum = Some(Tensor::new(nats, &Device::Cpu)?);
-            Ok(UnitLoss { sum, nats: f64::from(nats), count, ..UnitLoss::default() })
+            let prediction = Prediction { classes: vec![0; count], found: None };
+            Ok(UnitLoss { sum, prediction })
         };
         let heads = [
             HeadLoss { masked: part(3.0, 4)?, unmasked: part(5.0, 6)? },

@@ -8,8 +8,9 @@ mod geo;
 mod masked_prediction;
 
 pub use aam::AngularMargin;
-pub use ctc::{MultiResolutionCtc, MultiResolutionLoss, intermediate_ctc};
+pub use ctc::{ClipLosses, MultiResolutionCtc, MultiResolutionLoss, intermediate_ctc};
 pub use geo::{Blending, GeoWeights, location_loss};
 pub use masked_prediction::{
-    HeadLoss, LabelAlignment, PredictedFrames, PredictionWeights, UnitLoss, predict_units,
+    HeadLoss, LabelAlignment, PredictedFrames, Prediction, PredictionScore, PredictionWeights,
+    UnitLoss, predict_units,
 };

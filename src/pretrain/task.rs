@@ -4,8 +4,8 @@
 use super::batch::UnitBatch;
 use super::objective::{Head, ObjectiveConfig};
 use crate::model::{MaskedEncoder, Pass, Sequence};
-use crate::objective::{HeadLoss, PredictedFrames, UnitLoss, predict_units};
-use crate::train::{BatchLoss, Mean, Task, TrainError};
+use crate::objective::{HeadLoss, PredictedFrames, Prediction, UnitLoss, predict_units};
+use crate::train::{BatchLoss, Mean, Task, Told, TrainError};
 use candle_core::{Device, Result, Tensor};
 use serde_json::{Map, Value, json};
 
@@ -21,12 +21,12 @@ pub(super) struct MaskedPrediction<'a> {
 
 /// What a model says of a batch.
 pub(super) struct Answer {
-    heads: Vec<HeadLoss>,
-    /// Classes of the hidden frames of each head.
-    classes: Vec<Vec<u32>>,
+    /// What each head says of hidden frames.
+    heads: Vec<Prediction>,
+    /// Sum, to be differentiated.
     total: Tensor,
     frames: usize,
-    penalty: f64,
+    penalty: Tensor,
 }
 
 impl MaskedPrediction<'_> {
@@ -49,7 +49,7 @@ impl MaskedPrediction<'_> {
         let trips: Vec<Vec<Vec<bool>>> =
             batch.masks.iter().map(|mask| encoder.masks(&mask[..kept])).collect();
         let special = self.objective.special_classes as u32;
-        let (mut heads, mut classes) = (Vec::new(), Vec::new());
+        let mut heads = Vec::new();
         for (i, head) in self.heads.iter().enumerate() {
             let resolution = &output.resolutions[head.resolution];
             let masks: Vec<Vec<bool>> =
@@ -74,11 +74,10 @@ impl MaskedPrediction<'_> {
                 UnitLoss::default()
             };
             heads.push(HeadLoss { masked: loss(&hidden)?, unmasked });
-            classes.push(hidden.classes);
         }
         let (total, frames) = self.objective.weights().total(&heads, &output.penalty)?;
-        let penalty = f64::from(output.penalty.to_scalar::<f32>()?);
-        Ok(Answer { heads, classes, total, frames, penalty })
+        let heads = heads.into_iter().map(|head| head.masked.prediction).collect();
+        Ok(Answer { heads, total, frames, penalty: output.penalty.detach() })
     }
 }
 
@@ -91,23 +90,20 @@ impl Task for MaskedPrediction<'_> {
         batch: &UnitBatch,
         pass: &Pass,
     ) -> std::result::Result<BatchLoss<()>, TrainError> {
-        let answer = self.answer(batch, pass)?;
-        let mut means = vec![Mean { name: "penalty".to_owned(), sum: answer.penalty, count: 1 }];
-        for (head, name) in answer.heads.iter().zip(self.names) {
-            let count = head.masked.count;
-            let mean = |what: &str, sum| Mean { name: format!("{what}.{name}"), sum, count };
-            means.push(mean("loss", head.masked.nats));
-            means.push(mean("accuracy", head.masked.correct as f64));
-        }
-        Ok(BatchLoss {
-            nats: f64::from(answer.total.to_scalar::<f32>().map_err(TrainError::Compute)?),
-            sum: answer.total,
-            divisor: answer.frames,
-            audio_s: batch.audio_s,
-            counts: Vec::new(),
-            means,
-            note: (),
-        })
+        let Answer { heads, total, frames, penalty } = self.answer(batch, pass)?;
+        let (sum, audio_s, names) = (total.detach(), batch.audio_s, self.names.to_vec());
+        Ok(BatchLoss::new(total, frames, move || {
+            let penalty = f64::from(penalty.to_scalar::<f32>()?);
+            let mut means = vec![Mean { name: "penalty".to_owned(), sum: penalty, count: 1 }];
+            for (head, name) in heads.iter().zip(names) {
+                let (score, count) = (head.score()?, head.classes.len());
+                let mean = |what: &str, sum| Mean { name: format!("{what}.{name}"), sum, count };
+                means.push(mean("loss", score.nats));
+                means.push(mean("accuracy", score.correct as f64));
+            }
+            let nats = f64::from(sum.to_scalar::<f32>()?);
+            Ok(Told { nats, audio_s, counts: Vec::new(), means, note: () })
+        }))
     }
 
     fn may_lack_gradient(&self, name: &str) -> bool {
@@ -144,14 +140,13 @@ impl PredictionScores {
     pub(super) fn add(&mut self, answer: &Answer) -> Result<()> {
         self.loss += f64::from(answer.total.to_scalar::<f32>()?);
         self.frames += answer.frames;
-        for ((score, head), classes) in
-            self.heads.iter_mut().zip(&answer.heads).zip(&answer.classes)
-        {
-            score.nats += head.masked.nats;
-            score.correct += head.masked.correct;
-            score.count += head.masked.count;
-            count_into(&mut score.predicted, &head.masked.predicted);
-            count_into(&mut score.labels, classes);
+        for (score, head) in self.heads.iter_mut().zip(&answer.heads) {
+            let found = head.score()?;
+            score.nats += found.nats;
+            score.correct += found.correct;
+            score.count += head.classes.len();
+            count_into(&mut score.predicted, &found.predicted);
+            count_into(&mut score.labels, &head.classes);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::dro::{CtcDro, CtcDroConfig, GroupLoss};
 use super::loss::{LanguageLoss, Losses};
 use super::run_config::{RunConfig, count};
-use super::task::{BatchLoss, Task};
+use super::task::{BatchLoss, Task, Told};
 use super::{AdamWConfig, Schedule, TrainError};
 use crate::data::Batch;
 use crate::model::{Pass, Recogniser, Sequence, is_encoder_parameter};
@@ -187,15 +187,12 @@ impl Task for Recognition<'_> {
         let output = model.forward(&input, pass)?;
         let losses = Losses { config: self.config, places: self.places, dro: self.dro.as_ref() };
         let loss = losses.of(&output, &batch.labels)?;
-        Ok(BatchLoss {
-            sum: loss.sum,
-            divisor: loss.n_tokens,
-            nats: loss.nats,
-            audio_s: batch.audio_s,
-            counts: vec![("infeasible", loss.n_infeasible)],
-            means: Vec::new(),
-            note: loss.groups,
-        })
+        let (clips, audio_s) = (loss.clips, batch.audio_s);
+        let counts = vec![("infeasible", loss.n_infeasible)];
+        Ok(BatchLoss::new(loss.sum, loss.n_tokens, move || {
+            let (nats, note) = clips.read()?;
+            Ok(Told { nats, audio_s, counts, means: Vec::new(), note })
+        }))
     }
 
     fn rate(&self, name: &str) -> f64 {

@@ -5,7 +5,7 @@ use super::{TrainConfig, TrainError};
 use crate::data::Labels;
 use crate::model::{LOCATION_DIM, Predicts, RecogniserOutput};
 use crate::objective::{
-    AngularMargin, GeoWeights, MultiResolutionCtc, intermediate_ctc, location_loss,
+    AngularMargin, ClipLosses, GeoWeights, MultiResolutionCtc, intermediate_ctc, location_loss,
 };
 use asr_kernels::ctc::Target;
 use candle_core::{Device, Result, Tensor};
@@ -52,12 +52,28 @@ impl LanguageLoss {
 pub(super) struct RecognitionLoss {
     /// Sum over clips; to be differentiated.
     pub(super) sum: Tensor,
-    /// High-resolution CTC loss alone, nats.
-    pub(super) nats: f64,
     pub(super) n_tokens: usize,
     pub(super) n_infeasible: usize,
-    /// What each clip of a language cost.
-    pub(super) groups: Vec<GroupLoss>,
+    pub(super) clips: ClipCosts,
+}
+
+/// High-resolution CTC loss of each clip.
+pub(super) struct ClipCosts {
+    losses: ClipLosses,
+    /// Language and output frames of each clip.
+    clips: Vec<(Option<usize>, usize)>,
+}
+
+impl ClipCosts {
+    /// Sum, nats, and what each clip of a language cost.
+    pub(super) fn read(&self) -> Result<(f64, Vec<GroupLoss>)> {
+        let nats = self.losses.nats()?;
+        let groups = self.clips.iter().zip(&nats);
+        let groups = groups.filter_map(|(&(language, frames), nats)| {
+            Some(GroupLoss { language: language?, nats: (*nats)?, frames })
+        });
+        Ok((nats.iter().flatten().sum(), groups.collect()))
+    }
 }
 
 /// What is to be learned, and how much each part counts.
@@ -124,20 +140,12 @@ impl Losses<'_> {
         {
             sum = (sum + (of_language * language.weight)?)?;
         }
-        let groups = labels
-            .iter()
-            .zip(&loss.clips)
-            .zip(&high.lengths)
-            .filter_map(|((labels, nats), &frames)| {
-                Some(GroupLoss { language: language(labels)?, nats: (*nats)?, frames })
-            })
-            .collect();
+        let clips = labels.iter().map(language).zip(high.lengths.iter().copied()).collect();
         Ok(RecognitionLoss {
             sum,
-            nats: loss.high_sum,
             n_tokens: loss.n_tokens,
             n_infeasible: loss.n_infeasible,
-            groups,
+            clips: ClipCosts { losses: loss.clips, clips },
         })
     }
 

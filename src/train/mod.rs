@@ -27,7 +27,7 @@ pub use loss::LanguageLoss;
 pub use run_config::RunConfig;
 pub use schedule::{Decay, Schedule};
 pub use stored::StatesPlan;
-pub use task::{BatchLoss, Mean, Source, Task, Transcribed};
+pub use task::{BatchLoss, Mean, Source, Task, Telling, Told, Transcribed};
 pub use trainer::{Finished, Observe, StepReport, Trainer};
 
 use crate::data::DataError;

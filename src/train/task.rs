@@ -4,6 +4,7 @@ use super::TrainError;
 use crate::data::{Batch, BatchPlan, Batches};
 use crate::model::Pass;
 use candle_core::Tensor;
+use std::fmt;
 
 /// Where batches come from; they are made ahead on another thread.
 pub trait Source: Sync {
@@ -21,13 +22,59 @@ pub trait Source: Sync {
 }
 
 /// The loss of a batch, not yet averaged.
-#[derive(Debug)]
 pub struct BatchLoss<N> {
     /// Sum, to be differentiated.
     pub sum: Tensor,
     /// What the gradient is divided by, summed over the batches of a step: tokens, frames.
     pub divisor: usize,
-    /// The loss that is told, as a sum, nats.
+    /// What there is to tell of the batch.
+    pub telling: Telling<N>,
+}
+
+impl<N> BatchLoss<N> {
+    /// `tell` is asked once the step is under way: on a device reading numbers waits for what was
+    /// asked of it before. What it keeps should be detached from the gradient.
+    pub fn new(
+        sum: Tensor,
+        divisor: usize,
+        tell: impl FnOnce() -> candle_core::Result<Told<N>> + Send + 'static,
+    ) -> Self {
+        Self { sum, divisor, telling: Telling(Box::new(tell)) }
+    }
+}
+
+impl<N> fmt::Debug for BatchLoss<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchLoss")
+            .field("sum", &self.sum)
+            .field("divisor", &self.divisor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What there is to tell of a batch, before it is read.
+pub struct Telling<N>(Box<dyn FnOnce() -> candle_core::Result<Told<N>> + Send>);
+
+impl<N> Telling<N> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(self) -> candle_core::Result<Told<N>> {
+        self.0()
+    }
+}
+
+impl<N> fmt::Debug for Telling<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telling").finish_non_exhaustive()
+    }
+}
+
+/// What a batch tells the log and the task.
+#[derive(Debug)]
+pub struct Told<N> {
+    /// The loss, as a sum, nats.
     pub nats: f64,
     /// Seconds of audio.
     pub audio_s: f64,

@@ -4,7 +4,7 @@ use super::adamw::AdamW;
 use super::checkpoint::Beside;
 use super::log::Log;
 use super::run_config::RunConfig;
-use super::task::{BatchLoss, Source, Task};
+use super::task::{BatchLoss, Source, Task, Telling, Told};
 use super::{TrainError, checkpoint, loader};
 use crate::data::{DataError, Random};
 use crate::model::{BatchStatistics, Parameters, Pass};
@@ -94,7 +94,8 @@ pub struct Trainer<'a, S> {
 
 /// What a micro-batch gave besides gradients.
 struct Share<N> {
-    loss: BatchLoss<N>,
+    divisor: usize,
+    telling: Telling<N>,
     /// What batch norms found in it.
     statistics: Vec<BatchStatistics>,
 }
@@ -155,21 +156,24 @@ impl<S: Source> Trainer<'_, S> {
                 tally.waited += waiting.elapsed();
                 task.begin(step);
                 let shares = self.compute(task, &batches, step, &mut gradients)?;
-                let (losses, statistics): (Vec<_>, Vec<_>) =
-                    shares.into_iter().map(|share| (share.loss, share.statistics)).unzip();
                 // The gradient is averaged over tokens or frames.
-                let divisor: usize = losses.iter().map(|loss| loss.divisor).sum();
-                tally.add(&losses);
-                task.learn(losses.into_iter().map(|loss| loss.note).collect());
+                let divisor: usize = shares.iter().map(|share| share.divisor).sum();
+                tally.divisor += divisor;
                 let scale = 1.0 / divisor.max(1) as f64;
                 let lr = self.config.schedule.at(step);
+                // Nothing was read from a device up to here, and then only the norm: all waits once.
                 let norm = optimiser.step(&mut gradients, scale, lr, step)?;
                 tally.steps += 1;
+                let mut notes = Vec::with_capacity(per_step);
+                for share in shares {
+                    if norm.is_finite() {
+                        self.parameters.follow(&share.statistics)?;
+                    }
+                    notes.push(tally.add(share.telling.read()?));
+                }
+                task.learn(notes);
                 if norm.is_finite() {
                     tally.gradient_norm += norm;
-                    for batch in &statistics {
-                        self.parameters.follow(batch)?;
-                    }
                     failures = 0;
                 } else {
                     tally.not_finite += 1;
@@ -252,32 +256,32 @@ impl<S: Source> Trainer<'_, S> {
         let precision = if self.config.bf16 { Precision::Bf16 } else { Precision::F32 };
         let seed = Random::new(&[self.config.seed, step, number]).next_u64();
         let pass = Pass::training(precision, seed).recomputing(self.config.recompute);
-        let loss = task.loss(batch, &pass)?;
-        gradients.backward(&loss.sum)?;
+        let BatchLoss { sum, divisor, telling } = task.loss(batch, &pass)?;
+        gradients.backward(&sum)?;
+        drop(sum);
         for (name, var) in self.parameters.trainable() {
             if !gradients.reached(&var) && !task.may_lack_gradient(&name) {
                 return Err(TrainError::NoGradient { name });
             }
         }
-        Ok(Share { loss, statistics: pass.take_statistics() })
+        Ok(Share { divisor, telling, statistics: pass.take_statistics() })
     }
 }
 
 impl Tally {
-    fn add<N>(&mut self, losses: &[BatchLoss<N>]) {
-        for loss in losses {
-            self.divisor += loss.divisor;
-            self.loss += loss.nats;
-            self.audio_s += loss.audio_s;
-            for (name, count) in &loss.counts {
-                *self.counts.entry(name).or_default() += count;
-            }
-            for mean in &loss.means {
-                let (sum, count) = self.means.entry(mean.name.clone()).or_default();
-                *sum += mean.sum;
-                *count += mean.count;
-            }
+    /// Adds what a batch told; returns what is for the task.
+    fn add<N>(&mut self, told: Told<N>) -> N {
+        self.loss += told.nats;
+        self.audio_s += told.audio_s;
+        for (name, count) in told.counts {
+            *self.counts.entry(name).or_default() += count;
         }
+        for mean in told.means {
+            let (sum, count) = self.means.entry(mean.name).or_default();
+            *sum += mean.sum;
+            *count += mean.count;
+        }
+        told.note
     }
 
     fn report(self, step: u64, lr: f64, elapsed: Duration) -> StepReport {

@@ -95,6 +95,7 @@ fn encoder_config() -> EncoderConfig {
         position_kernel: 128,
         position_groups: 16,
         dropout: 0.0,
+        attention_dropout: 0.0,
         activation_dropout: 0.0,
         input_dropout: 0.0,
         layer_drop: 0.0,

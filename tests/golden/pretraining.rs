@@ -135,6 +135,7 @@ mod generated {
             position_kernel: 128,
             position_groups: 16,
             dropout: 0.1,
+            attention_dropout: 0.0,
             activation_dropout: 0.1,
             input_dropout: 0.1,
             layer_drop: 0.05,
@@ -204,7 +205,8 @@ mod generated {
             let model = model(norm_first, ratios)?;
             let got = outcome(&model, &input, &[mask], &labels, Padding::Unseen)?;
             for (head, (nats, count)) in got.heads.iter().zip(sums) {
-                let found = (head.masked.nats, head.masked.count);
+                let prediction = &head.masked.prediction;
+                let found = (prediction.score()?.nats, prediction.classes.len());
                 assert!((found.0 - nats).abs() < 1e-3 && found.1 == *count, "{found:?}");
             }
             assert_eq!(got.heads.len(), sums.len());
@@ -351,8 +353,10 @@ fn check(name: &'static str, runs: &[&str], label_rate_hz: &[f64], front_end_gra
         let input = Sequence { hidden: waveform, lengths };
         let got = outcome(&model, &input, &masks, &labels, Padding::SharedOut).expect("a loss");
         for (i, head) in got.heads.iter().enumerate() {
-            case.compare(&format!("{run}.ce_masked.{i}"), &[head.masked.nats]);
-            case.compare(&format!("{run}.ce_unmasked.{i}"), &[head.unmasked.nats]);
+            let [masked, unmasked] = [&head.masked, &head.unmasked].map(|part| &part.prediction);
+            let [hidden, seen] = [masked, unmasked].map(|part| part.score().expect("numbers"));
+            case.compare(&format!("{run}.ce_masked.{i}"), &[hidden.nats]);
+            case.compare(&format!("{run}.ce_unmasked.{i}"), &[seen.nats]);
             let exact = |n: usize, key: &str| {
                 assert_eq!(
                     case.wanted(&format!("{run}.{key}.{i}")),
@@ -360,9 +364,9 @@ fn check(name: &'static str, runs: &[&str], label_rate_hz: &[f64], front_end_gra
                     "{name} {run} {key}"
                 );
             };
-            exact(head.masked.count, "count_masked");
-            exact(head.unmasked.count, "count_unmasked");
-            exact(head.masked.correct, "correct_masked");
+            exact(masked.classes.len(), "count_masked");
+            exact(unmasked.classes.len(), "count_unmasked");
+            exact(hidden.correct, "correct_masked");
             let key = format!("{run}.nce_logits_masked.{i}");
             case.compare_logits(&key, &got.logits[i], &got.masked[i].classes);
         }

@@ -31,6 +31,7 @@ fn config(family: Family) -> EncoderConfig {
         position_kernel: 16,
         position_groups: 4,
         dropout: 0.1,
+        attention_dropout: 0.0,
         activation_dropout: 0.1,
         input_dropout: 0.1,
         layer_drop: 0.0,

@@ -68,6 +68,7 @@ pub(crate) fn encoder_config() -> impl Strategy<Value = EncoderConfig> {
                 position_kernel: position.0,
                 position_groups: position.1,
                 dropout: 0.1,
+                attention_dropout: 0.0,
                 activation_dropout: 0.1,
                 input_dropout: 0.1,
                 layer_drop: 0.0,

@@ -31,6 +31,7 @@ fn config() -> impl Strategy<Value = EncoderConfig> {
             position_kernel: 4,
             position_groups: 2,
             dropout: 0.1,
+            attention_dropout: 0.0,
             activation_dropout: 0.1,
             input_dropout: 0.1,
             layer_drop: 0.0,

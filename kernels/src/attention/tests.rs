@@ -1,6 +1,6 @@
 use super::*;
 use crate::reference;
-use candle_core::{D, Device, Var};
+use candle_core::{D, DType, Device, Var};
 
 #[test]
 fn one_head_agrees_with_the_formula() -> Result<()> {
@@ -12,8 +12,9 @@ fn one_head_agrees_with_the_formula() -> Result<()> {
             .map(|p| Tensor::from_vec(p.clone(), (1, frames, dim), &Device::Cpu))
             .collect::<Result<Vec<_>>>()?;
         let [q, k, v] = &tensors[..] else { unreachable!("three parts") };
-        let got =
-            attention(q, k, v, 1, &[valid], Precision::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let got = attention(q, k, v, &Attend::new(1, &[valid], Precision::F32))?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         let want = reference::attention(&parts[0], &parts[1], &parts[2], dim, valid);
         for (g, w) in got.iter().zip(&want) {
             assert!((g - w).abs() < 1e-5, "({frames},{dim},{valid}): {g} against {w}");
@@ -38,7 +39,8 @@ fn a_gated_bias_is_added_to_the_scores_by_offset() -> Result<()> {
     let strip = (tensor(&[heads, 2 * frames - 1], 4)? * 3.0)?;
     let gate = tensor(&[batch, heads, frames], 5)?;
     let lengths = [70, frames];
-    let got = gated_attention((&q, &k, &v), (&strip, &gate), &lengths, Precision::F32)?;
+    let how = Attend::new(heads, &lengths, Precision::F32);
+    let got = gated_attention((&q, &k, &v), (&strip, &gate), &how)?;
     let (got, q, k, v) =
         (got.to_vec3::<f32>()?, q.to_vec3::<f32>()?, k.to_vec3::<f32>()?, v.to_vec3::<f32>()?);
     let (strip, gate) = (strip.to_vec2::<f32>()?, gate.to_vec3::<f32>()?);
@@ -88,7 +90,8 @@ fn a_gated_bias_has_gradients() -> Result<()> {
         .map(|(seed, shape)| Var::from_tensor(&(values(shape, seed)? * 2.0)?))
         .collect::<Result<_>>()?;
     let attend = |t: [&Tensor; 5]| {
-        gated_attention((t[0], t[1], t[2]), (t[3], t[4]), &lengths, Precision::F32)
+        let how = Attend::new(heads, &lengths, Precision::F32);
+        gated_attention((t[0], t[1], t[2]), (t[3], t[4]), &how)
     };
     let with = attend(std::array::from_fn(|i| vars[i].as_tensor()))?;
     let detached: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().detach()).collect();
@@ -122,36 +125,74 @@ fn a_gated_bias_has_gradients() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn gradients_agree_with_candle_on_a_padded_batch() -> Result<()> {
-    let (batch, frames, heads, width) = (2, if cfg!(miri) { 60 } else { 103 }, 3, 5);
-    let shape = (batch, frames, heads * width);
-    let n = batch * frames * heads * width;
-    let var = |seed| -> Result<Var> {
-        Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
-    };
-    let (q, k, v) = (var(1)?, var(2)?, var(3)?);
-    let upstream = Tensor::from_vec(reference::uniform(n, 4), shape, &Device::Cpu)?;
-    let lengths = [frames, 58];
-    let ours = attention(&q, &k, &v, heads, &lengths, Precision::F32)?;
+/// Attention of operations of candle; `kept` is what each weight is multiplied by,
+/// `(batch, heads, frames, frames)`.
+fn composed(
+    [q, k, v]: [&Tensor; 3],
+    bias: Option<(&Tensor, &Tensor)>,
+    (heads, lengths): (usize, &[usize]),
+    kept: &Tensor,
+) -> Result<Tensor> {
+    let (batch, frames, dim) = q.dims3()?;
+    let width = dim / heads;
     let split =
         |x: &Tensor| x.reshape((batch, frames, heads, width))?.transpose(1, 2)?.contiguous();
-    let scores = (split(&q)?.matmul(&split(&k)?.t()?)? * (width as f64).powf(-0.5))?;
+    let mut scores = (split(q)?.matmul(&split(k)?.t()?)? * (width as f64).powf(-0.5))?;
+    if let Some((strip, gate)) = bias {
+        let offset = |(i, j): (usize, usize)| (frames - 1 + j - i) as u32;
+        let pairs = (0..frames).flat_map(|i| (0..frames).map(move |j| (i, j)));
+        let offsets = Tensor::from_vec(pairs.map(offset).collect(), frames * frames, q.device())?;
+        let bias = strip.index_select(&offsets, 1)?.reshape((1, heads, frames, frames))?;
+        scores = (scores + gate.unsqueeze(3)?.broadcast_mul(&bias)?)?;
+    }
     let mask: Vec<f32> = lengths
         .iter()
         .flat_map(|&n| (0..frames).map(move |t| if t < n { 0.0 } else { f32::NEG_INFINITY }))
         .collect();
     let scores =
-        scores.broadcast_add(&Tensor::from_vec(mask, (batch, 1, 1, frames), &Device::Cpu)?)?;
+        scores.broadcast_add(&Tensor::from_vec(mask, (batch, 1, 1, frames), q.device())?)?;
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
-    let theirs = weights.matmul(&split(&v)?)?.transpose(1, 2)?.reshape(shape)?;
-    let grads = |y: &Tensor| (y * &upstream)?.sum_all()?.backward();
-    let (got, want) = (grads(&ours)?, grads(&theirs)?);
-    for var in [&q, &k, &v] {
-        let (g, w) = (got.get(var).expect("gradient"), want.get(var).expect("gradient"));
-        let worst = (g - w)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-        assert!(worst < 1e-5, "differs by {worst}");
+    (weights * kept)?.matmul(&split(v)?)?.transpose(1, 2)?.reshape((batch, frames, dim))
+}
+
+#[test]
+fn values_and_gradients_agree_with_candle_on_a_padded_batch() -> Result<()> {
+    let (batch, frames, heads, width) = (2, if cfg!(miri) { 51 } else { 103 }, 3, 5);
+    let lengths = [frames, 38];
+    let var = |shape: &[usize], seed| -> Result<Var> {
+        let n = shape.iter().product();
+        Var::from_tensor(&Tensor::from_vec(reference::uniform(n, seed), shape, &Device::Cpu)?)
+    };
+    let shape = [batch, frames, heads * width];
+    let (q, k, v) = (var(&shape, 1)?, var(&shape, 2)?, var(&shape, 3)?);
+    let (strip, gate) = (var(&[heads, 2 * frames - 1], 4)?, var(&[batch, heads, frames], 5)?);
+    let upstream = var(&shape, 6)?.as_tensor().detach();
+    let ones = Tensor::ones((batch, heads, frames, frames), DType::F32, &Device::Cpu)?;
+    for (gated, rate) in reference::cases([(true, 0.3), (false, 0.0), (false, 0.4), (true, 0.0)], 1)
+    {
+        let dropout = Dropout::new(rate, 0x1234_5678_9abc)?;
+        let how = Attend { dropout, ..Attend::new(heads, &lengths, Precision::F32) };
+        let bias = (strip.as_tensor(), gate.as_tensor());
+        let ours = if gated {
+            gated_attention((&q, &k, &v), bias, &how)?
+        } else {
+            attention(&q, &k, &v, &how)?
+        };
+        let kept = crate::dropout::dropout(&ones, rate, 0x1234_5678_9abc)?;
+        let theirs = composed([&q, &k, &v], gated.then_some(bias), (heads, &lengths), &kept)?;
+        let worst = |a: &Tensor, b: &Tensor| -> Result<f32> {
+            (a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()
+        };
+        assert!(worst(&ours, &theirs)? < 1e-5);
+        let gradients = |y: &Tensor| (y * &upstream)?.sum_all()?.backward();
+        let (got, want) = (gradients(&ours)?, gradients(&theirs)?);
+        let learning = [&q, &k, &v, &strip, &gate];
+        for (i, var) in learning.into_iter().enumerate().take(if gated { 5 } else { 3 }) {
+            let (g, w) = (got.get(var).expect("gradient"), want.get(var).expect("gradient"));
+            let worst = worst(g, w)?;
+            assert!(worst < 2e-5, "gradient {i}, gated {gated}, {rate}: differs by {worst}");
+        }
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Softmax attention in tiles, forwards and backwards.
 
-use super::pointwise::launch_over;
+use super::pointwise::{launch_over, mask};
 use super::{Argument, Machine, Place, column_sums, count, lengths as words};
+use crate::dropout::Dropout;
 use candle_core::{Result, bail};
 
 /// Queries or keys of a tile, and threads of a block: as in `cuda/attention.cu`.
@@ -18,6 +19,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) heads: usize,
     /// Valid keys of each clip.
     pub(crate) lengths: &'a [usize],
+    /// Of the weights.
+    pub(crate) dropout: Dropout,
 }
 
 impl Shape<'_> {
@@ -85,6 +88,7 @@ pub(crate) fn forward<M: Machine>(
     shape.check(&inputs)?;
     let lengths = words(machine, shape.lengths)?;
     let (out, log_sums) = (machine.buffer(shape.values())?, machine.buffer(shape.scalars())?);
+    let [threshold, scale, low, high] = mask(shape.dropout);
     let arguments = [
         inputs.q.into(),
         inputs.k.into(),
@@ -94,6 +98,10 @@ pub(crate) fn forward<M: Machine>(
         machine.place(&lengths).into(),
         count(shape.frames)?,
         count(shape.dim)?,
+        threshold,
+        scale,
+        low,
+        high,
         machine.place(&out).into(),
         machine.place(&log_sums).into(),
     ];
@@ -126,6 +134,7 @@ pub(crate) fn backward<M: Machine>(
     let to = machine.place(&delta);
     let arguments = [out.into(), dout.into(), frames, dim, count(shape.heads)?, to.into()];
     launch_over(machine, "attention_delta", scalars, &arguments)?;
+    let [threshold, scale, low, high] = mask(shape.dropout);
     let common = [
         inputs.q.into(),
         inputs.k.into(),
@@ -138,6 +147,10 @@ pub(crate) fn backward<M: Machine>(
         to.into(),
         frames,
         dim,
+        threshold,
+        scale,
+        low,
+        high,
     ];
     let qkv = machine.buffer(3 * values)?;
     let dq = machine.place(&qkv);

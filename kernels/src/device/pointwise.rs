@@ -1,6 +1,7 @@
 //! What is done to each value alone, and to whole frames.
 
 use super::{Argument, Machine, Place, THREADS, blocks, count, long};
+use crate::dropout::Dropout;
 use candle_core::Result;
 
 /// Launches a kernel whose last argument is the number of values.
@@ -51,23 +52,21 @@ pub(crate) fn bias_gelu<M: Machine>(
     launch_over(machine, "bias_gelu", before.len, &arguments)
 }
 
+/// A mask of [`mod@crate::dropout`] as kernels take it.
+pub(crate) fn mask(dropout: Dropout) -> [Argument<'static>; 4] {
+    let [low, high] = dropout.seed().map(Argument::U32);
+    [Argument::U32(dropout.threshold()), dropout.scale().into(), low, high]
+}
+
 /// `x` with the mask of [`mod@crate::dropout`].
 pub(crate) fn dropout<M: Machine>(
     machine: &M,
     x: Place<'_>,
-    rate: f32,
-    seed: u64,
+    dropout: Dropout,
 ) -> Result<M::Buffer> {
     let y = machine.buffer(x.len)?;
-    let threshold = crate::dropout::threshold(rate);
-    let arguments = [
-        x.into(),
-        machine.place(&y).into(),
-        Argument::U32(threshold),
-        (1.0 - rate).recip().into(),
-        Argument::U32(seed as u32),
-        Argument::U32((seed >> 32) as u32),
-    ];
+    let [threshold, scale, low, high] = mask(dropout);
+    let arguments = [x.into(), machine.place(&y).into(), threshold, scale, low, high];
     launch_over(machine, "dropout", x.len, &arguments)?;
     Ok(y)
 }

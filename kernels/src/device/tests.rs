@@ -2,6 +2,8 @@
 
 use super::emulator::{Emulator, Memory};
 use super::{Machine, Place};
+use crate::attention::Attend;
+use crate::dropout::Dropout;
 use crate::linear::Activation;
 use crate::matmul::Precision;
 use crate::reference::uniform;
@@ -177,7 +179,7 @@ fn attention_case(
     heads: usize,
     width: usize,
     lengths: &[usize],
-    gated: bool,
+    (gated, dropped): (bool, f32),
 ) -> Result<()> {
     use super::attention::{Inputs, Shape, backward, forward};
     let machine = emulator!();
@@ -191,18 +193,19 @@ fn attention_case(
         .map(|t| upload(machine, t))
         .collect::<Result<_>>()?;
     let [pq, pk, pv, pdy, pstrip, pgate] = [0, 1, 2, 3, 4, 5].map(|i| machine.place(&inside[i]));
-    let precision = Precision::F32;
+    let dropout = Dropout::new(dropped, 0x1234_5678_9abc)?;
+    let how = Attend { heads, lengths, precision: Precision::F32, dropout };
     let (y, vars) = if gated {
         let bias = (strip.as_tensor(), gate.as_tensor());
-        let y = crate::attention::gated_attention((&q, &k, &v), bias, lengths, precision)?;
+        let y = crate::attention::gated_attention((&q, &k, &v), bias, &how)?;
         (y, vec![&q, &k, &v, &strip, &gate])
     } else {
-        let y = crate::attention::attention(&q, &k, &v, heads, lengths, precision)?;
+        let y = crate::attention::attention(&q, &k, &v, &how)?;
         (y, vec![&q, &k, &v])
     };
     let want = gradients(&y, &dy, &vars)?;
     let inputs = Inputs { q: pq, k: pk, v: pv, bias: gated.then_some((pstrip, pgate)) };
-    let over = Shape { frames, dim, heads, lengths };
+    let over = Shape { frames, dim, heads, lengths, dropout };
     let (out, log_sums) = forward(machine, inputs, over)?;
     assert_close("attention", &out.values(), &values(&y)?, 1e-5);
     let kept = (machine.place(&out), machine.place(&log_sums), pdy);
@@ -220,16 +223,17 @@ fn attention_case(
 
 #[test]
 fn attention_and_its_gradients() -> Result<()> {
-    attention_case(1, 1, 3, &[1], false)?;
-    attention_case(33, 2, 5, &[33, 7], false)?;
-    attention_case(70, 1, 96, &[65], false)
+    attention_case(1, 1, 3, &[1], (false, 0.0))?;
+    attention_case(33, 2, 5, &[33, 7], (false, 0.0))?;
+    attention_case(33, 2, 5, &[33, 7], (false, 0.4))?;
+    attention_case(70, 1, 96, &[65], (false, 0.1))
 }
 
 #[test]
 fn attention_with_a_gated_bias_and_its_gradients() -> Result<()> {
-    attention_case(1, 2, 1, &[1], true)?;
-    attention_case(31, 2, 3, &[31, 12], true)?;
-    attention_case(67, 1, 9, &[64], true)
+    attention_case(1, 2, 1, &[1], (true, 0.0))?;
+    attention_case(31, 2, 3, &[31, 12], (true, 0.0))?;
+    attention_case(67, 1, 9, &[64, 67], (true, 0.3))
 }
 
 #[test]
@@ -395,7 +399,7 @@ fn dropout_padding_and_masking_are_those_of_the_cpu() -> Result<()> {
         let (place, slopes, middle) =
             (machine.place(&inside), machine.place(&slopes), machine.place(&middle));
         let seed = 0x1234_5678_9abc_def0;
-        let got = super::pointwise::dropout(machine, place, 0.3, seed)?;
+        let got = super::pointwise::dropout(machine, place, Dropout::new(0.3, seed)?)?;
         assert_close(
             "dropout",
             &got.values(),

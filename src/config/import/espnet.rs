@@ -128,6 +128,7 @@ fn encoder(text: &str, name: &str) -> Result<EncoderConfig, ImportError> {
         position_kernel: size("encoder_pos_conv_kernel", 128)?,
         position_groups: size("encoder_pos_conv_groups", 16)?,
         dropout: settings.rate("encoder_dropout"),
+        attention_dropout: settings.rate("encoder_attention_dropout"),
         activation_dropout: settings.rate("encoder_ff_interm_dropout"),
         input_dropout: settings.rate("encoder_projection_dropout"),
         layer_drop: settings.rate("encoder_layer_drop"),

@@ -135,6 +135,7 @@ impl<'a> Settings<'a> {
             position_kernel: self.size("conv_pos", 128)?,
             position_groups: self.size("conv_pos_groups", 16)?,
             dropout: self.rate("dropout"),
+            attention_dropout: self.rate("attention_dropout"),
             activation_dropout: self.rate("activation_dropout"),
             input_dropout: self.rate("dropout_input"),
             layer_drop: self.rate("encoder_layerdrop"),

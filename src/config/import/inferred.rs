@@ -70,6 +70,7 @@ pub(super) fn encoder(weights: &Weights) -> Result<EncoderConfig, ImportError> {
         position_kernel,
         position_groups: embed_dim.checked_div(*per_group).unwrap_or(0),
         dropout: 0.0,
+        attention_dropout: 0.0,
         activation_dropout: 0.0,
         input_dropout: 0.0,
         layer_drop: 0.0,

@@ -79,7 +79,8 @@ impl Layers {
     fn attend(&self, layer: &Layer, x: &Tensor, lengths: &[usize], pass: &Pass) -> Result<Tensor> {
         let x = layer.norm1.forward(x)?;
         let [q, k, v] = [&layer.q, &layer.k, &layer.v].map(|map| map.forward(&x, pass));
-        let attended = attention(&q?, &k?, &v?, self.heads, lengths, pass.precision())?;
+        let how = pass.attend(self.heads, lengths, self.dropout)?;
+        let attended = attention(&q?, &k?, &v?, &how)?;
         pass.dropout(&layer.out.forward(&attended, pass)?, self.dropout)
     }
 }

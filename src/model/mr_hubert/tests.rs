@@ -40,6 +40,7 @@ fn config(norm_first: bool, ratios: &[[usize; 2]], kernel: usize) -> EncoderConf
         position_kernel: 128,
         position_groups: 16,
         dropout: 0.1,
+        attention_dropout: 0.0,
         activation_dropout: 0.1,
         input_dropout: 0.1,
         layer_drop: 0.05,
@@ -241,6 +242,7 @@ fn layers_that_are_computed_again_have_the_same_gradients() -> Result<()> {
     for norm_first in [false, true] {
         let config = EncoderConfig {
             dropout: 0.0,
+            attention_dropout: 0.0,
             activation_dropout: 0.0,
             input_dropout: 0.0,
             layer_drop: 0.0,

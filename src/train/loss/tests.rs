@@ -29,6 +29,7 @@ fn encoder() -> EncoderConfig {
         position_kernel: 3,
         position_groups: 2,
         dropout: 0.1,
+        attention_dropout: 0.0,
         activation_dropout: 0.1,
         input_dropout: 0.1,
         layer_drop: 0.0,

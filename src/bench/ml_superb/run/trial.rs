@@ -458,7 +458,7 @@ impl Observe for Watcher<'_> {
                 threads::serial(|| {
                     let batch = bench.batches.make(clips, 0)?;
                     let loss = task.loss(&batch, &Pass::inference(bench.precision))?;
-                    Ok::<_, RunError>((loss.nats, loss.divisor))
+                    Ok::<_, RunError>((loss.telling.read()?.nats, loss.divisor))
                 })
             })
             .collect::<Result<_, _>>()?;
