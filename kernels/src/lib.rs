@@ -9,6 +9,7 @@
 //! | [`matmul`] | matrix product of strided f32 views, f32 or bf16 arithmetic with f32 sums |
 //! | [`linear`] | affine map of the last dimension |
 //! | [`conv`] | convolution over time as a matrix product, nothing unrolled in memory |
+//! | [`depthwise`] | convolution over time of each channel by itself |
 //! | [`position_conv`] | grouped convolution that gives HuBERT its positions |
 //! | [`norm`] | layer norm and masked group norm |
 //! | [`gelu`] | exact (erf) GELU |
@@ -36,6 +37,7 @@ pub mod attention;
 pub mod conv;
 pub mod cross_entropy;
 pub mod ctc;
+pub mod depthwise;
 #[cfg(any(test, feature = "cuda"))]
 mod device;
 pub mod dropout;

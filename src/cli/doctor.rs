@@ -4,7 +4,7 @@ use super::failure::AnyError;
 use super::output::write_stdout;
 use crate::audio::AUDIO_EXTENSIONS;
 use crate::config::{embedded_model, embedded_weights};
-use asr_kernels::{isa, threads};
+use asr_kernels::{accelerator, isa, threads};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -17,10 +17,12 @@ pub(super) fn run(_args: &DoctorArgs) -> Result<ExitCode, AnyError> {
     let languages: Vec<String> =
         model.vocabulary.languages().iter().map(ToString::to_string).collect();
     let report = format!(
-        "version           {}\ninstruction set   {} (ASR_ISA lowers it)\nthreads           {}\naudio formats     {}\nembedded model    {}, {:.1} M parameters, {:.1} MiB\nits languages     {}\n",
+        "version           {}\nbuilt with        {}\ninstruction set   {} (ASR_ISA lowers it)\nthreads           {}\nGPU               {}\naudio formats     {}\nembedded model    {}, {:.1} M parameters, {:.1} MiB\nits languages     {}\n",
         env!("CARGO_PKG_VERSION"),
+        features(),
         isa::isa().name(),
         threads::available(),
+        gpu(),
         AUDIO_EXTENSIONS.join(" "),
         model.config.name,
         model.parameters.count() as f64 / 1e6,
@@ -29,4 +31,22 @@ pub(super) fn run(_args: &DoctorArgs) -> Result<ExitCode, AnyError> {
     );
     write_stdout(report.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn features() -> String {
+    let all = [
+        ("microphone", cfg!(feature = "microphone")),
+        ("faiss", cfg!(feature = "faiss")),
+        ("cuda", cfg!(feature = "cuda")),
+    ];
+    let built: Vec<&str> = all.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    if built.is_empty() { "no features".to_owned() } else { built.join(" ") }
+}
+
+fn gpu() -> &'static str {
+    match (cfg!(feature = "cuda"), accelerator::cuda(0)) {
+        (_, Ok(_)) => "cuda:0",
+        (true, Err(_)) => "none found",
+        (false, Err(_)) => "not in this build (`--features cuda`)",
+    }
 }

@@ -8,8 +8,8 @@ use super::output::write_stdout;
 use super::report::{Labels, place, provenance};
 use crate::bench::ml_superb::Release;
 use crate::bench::ml_superb::run::{
-    Budget, Candidate, Event, Job, Recordings, RunFiles, Scored, Settings, System, Track, Trial,
-    monolingual_configs,
+    Budget, Candidate, Event, Head, Job, Recordings, RunFiles, Scored, Settings, System, Track,
+    Trial, monolingual_configs,
 };
 use crate::bench::report::Report;
 use crate::config::{Strategy, Upstream};
@@ -67,6 +67,9 @@ pub(super) struct SecondArgs {
     /// `adapter=WIDTH` or `full`; may be repeated
     #[arg(long, value_name = "KIND", default_value = "frozen", value_parser = strategy)]
     strategy: Vec<NamedStrategy>,
+    /// What is trained above the encoder
+    #[arg(long, value_enum, default_value = "baseline")]
+    head: HeadArg,
     /// Which scorer: `recipe` or `server`
     #[arg(long, default_value = "recipe")]
     scorer: Variant,
@@ -119,6 +122,29 @@ struct RunArgs {
     /// Do not download: use the cache only
     #[arg(long)]
     offline: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum HeadArg {
+    /// Two Transformer layers of 256 numbers
+    Baseline,
+    /// 24 Transformer layers of 512
+    Transformer,
+    /// 12 Conformer layers of 512
+    Conformer,
+    /// 12 E-Branchformer layers of 512
+    EBranchformer,
+}
+
+impl From<HeadArg> for Head {
+    fn from(head: HeadArg) -> Self {
+        match head {
+            HeadArg::Baseline => Self::Baseline,
+            HeadArg::Transformer => Self::Transformer,
+            HeadArg::Conformer => Self::Conformer,
+            HeadArg::EBranchformer => Self::EBranchformer,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -221,15 +247,23 @@ pub(super) fn run_first(args: &FirstArgs, talk: Talk) -> Result<ExitCode, AnyErr
             jobs.push((Job { track, budget, monolingual: None }, frozen()));
         }
     }
-    run(&args.run, &release, (&jobs, Variant::Recipe, notes), talk)
+    run(&args.run, &release, (&jobs, Head::Baseline, Variant::Recipe, notes), talk)
 }
 
 pub(super) fn run_second(args: &SecondArgs, talk: Talk) -> Result<ExitCode, AnyError> {
     let release = Release::read(&args.run.folder, args.run.labels.into())?;
     let job = Job { track: Track::Second, budget: Budget::Hour, monolingual: None };
+    let head = Head::from(args.head);
+    let named = |strategy: &NamedStrategy| match head {
+        Head::Baseline => strategy.clone(),
+        _ => NamedStrategy {
+            name: format!("{}, {}", strategy.name, head.name()),
+            strategy: strategy.strategy.clone(),
+        },
+    };
     let jobs: Vec<(Job, NamedStrategy)> =
-        args.strategy.iter().map(|strategy| (job.clone(), strategy.clone())).collect();
-    run(&args.run, &release, (&jobs, args.scorer, Vec::new()), talk)
+        args.strategy.iter().map(|strategy| (job.clone(), named(strategy))).collect();
+    run(&args.run, &release, (&jobs, head, args.scorer, Vec::new()), talk)
 }
 
 /// What a run's folder is of; another of the same name is refused.
@@ -336,10 +370,10 @@ impl Pace {
 fn run(
     args: &RunArgs,
     release: &Release,
-    (jobs, variant, mut notes): (&[(Job, NamedStrategy)], Variant, Vec<String>),
+    (jobs, head, variant, mut notes): (&[(Job, NamedStrategy)], Head, Variant, Vec<String>),
     talk: Talk,
 ) -> Result<ExitCode, AnyError> {
-    let settings = args.settings()?;
+    let settings = Settings { head, ..args.settings()? };
     for problem in release.problems() {
         let (kind, count) = (problem.kind.description(), problem.count);
         let first = problem.examples.first().map_or("", String::as_str);
@@ -371,7 +405,10 @@ fn run(
         let mut states = None;
         for (job, strategy) in jobs {
             let run_name = match job.track {
-                Track::Second => format!("{}-{}", job.name(), strategy.name.replace('=', "-")),
+                Track::Second => {
+                    let strategy = strategy.name.replace('=', "-").replace(", ", "-");
+                    format!("{}-{strategy}", job.name())
+                }
                 _ => job.name(),
             };
             let folder = args.output.join("runs").join(&name).join(&run_name);

@@ -271,7 +271,7 @@ impl Work<'_> {
     ) -> Result<Vec<Transcription>, DecodeError> {
         let candidates = self.manner.candidates;
         let views: Vec<&[f32]> = clips.iter().map(|clip| clip.samples.as_slice()).collect();
-        let pieces = Stream::of_clips(model, &views, self.manner.detect_voice)?;
+        let pieces = Stream::of_clips(model, &views, self.manner.detect_voice, candidates)?;
         let read = |pieces: Vec<Piece>| {
             let mut transcription = Transcription::default();
             for piece in pieces {
@@ -346,9 +346,9 @@ impl Work<'_> {
             // Enough for each thread, though some are longer than others.
             at_a_time: if side_by_side { 4 * threads::available() } else { 1 },
         };
-        let mut stream = Stream::new(model, options);
+        let mut stream = Stream::new(model, options).among(self.manner.candidates);
         if self.manner.by_language {
-            stream = stream.by_language(self.manner.candidates);
+            stream = stream.by_language();
         }
         let mut read = |pieces: Vec<Piece>| {
             for piece in pieces {

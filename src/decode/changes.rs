@@ -1,7 +1,7 @@
 //! Where the language changes inside of a window.
 
 use super::reader::FrameModel;
-use super::transcriber::{DecodeError, ScoredLanguage};
+use super::transcriber::{DecodeError, Heard, ScoredLanguage};
 use crate::text::Language;
 
 const RATE: usize = 16_000;
@@ -17,6 +17,11 @@ const LEAST: f64 = 0.01;
 const REACH: usize = RATE;
 /// Loudness is measured over this many samples.
 const HUSH: usize = RATE / 10;
+
+/// Nats that a change in a pause costs.
+const PAUSE_COST: f64 = 2.0;
+/// Speech between pauses whose language is asked by itself is no shorter, in samples.
+const PHRASE: usize = RATE;
 
 /// Samples at which another language begins, in order.
 ///
@@ -34,7 +39,8 @@ pub(super) fn language_changes(
     let heard = model.hear(&probes)?;
     let scores: Vec<Vec<ScoredLanguage>> =
         heard.iter().map(|heard| model.languages(heard, candidates)).collect();
-    let path = likeliest(&scores);
+    // Stretches overlap: each second is heard so many times.
+    let path = likeliest(&scores, HOP as f64 / PROBE as f64, CHANGE_COST);
     let between = |i: usize| i * HOP + (PROBE + HOP) / 2;
     Ok((1..path.len())
         .filter(|&i| path[i - 1] != path[i])
@@ -42,19 +48,57 @@ pub(super) fn language_changes(
         .collect())
 }
 
-/// The likeliest language of each stretch if changes cost (Viterbi); stretches without scores,
-/// where nobody speaks, follow their neighbours.
-fn likeliest(scores: &[Vec<ScoredLanguage>]) -> Vec<Option<Language>> {
+/// Speech between pauses, in groups of one language each: where a group ends, in order, and what
+/// was heard of it if that is known already. `pauses` are samples in order.
+///
+/// # Errors
+/// [`DecodeError`] if the model cannot be run.
+pub(super) fn language_groups(
+    model: &dyn FrameModel,
+    samples: &[f32],
+    pauses: &[usize],
+    candidates: Option<&[Language]>,
+) -> Result<Vec<(usize, Option<Heard>)>, DecodeError> {
+    let mut ends = Vec::new();
+    for &pause in pauses {
+        let start = ends.last().copied().unwrap_or(0);
+        if pause >= start + PHRASE && pause + PHRASE <= samples.len() {
+            ends.push(pause);
+        }
+    }
+    ends.push(samples.len());
+    if ends.len() == 1 {
+        return Ok(vec![(samples.len(), None)]);
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let phrases: Vec<&[f32]> =
+        starts.zip(&ends).map(|(start, &end)| &samples[start..end]).collect();
+    let heard = model.hear(&phrases)?;
+    let scores: Vec<Vec<ScoredLanguage>> =
+        heard.iter().map(|heard| model.languages(heard, candidates)).collect();
+    let path = likeliest(&scores, 1.0, PAUSE_COST);
+    let mut groups: Vec<(usize, Option<Heard>)> = Vec::new();
+    for (i, (end, heard)) in ends.into_iter().zip(heard).enumerate() {
+        match groups.last_mut() {
+            // More is understood of what is heard together.
+            Some(group) if path[i - 1] == path[i] => *group = (end, None),
+            _ => groups.push((end, Some(heard))),
+        }
+    }
+    Ok(groups)
+}
+
+/// The likeliest language of each stretch if a change costs `cost` nats (Viterbi), of which a stretch
+/// counts `share`; stretches without scores, where nobody speaks, follow their neighbours.
+fn likeliest(scores: &[Vec<ScoredLanguage>], share: f64, cost: f64) -> Vec<Option<Language>> {
     let mut languages: Vec<Language> = scores.iter().flatten().map(|scored| scored.code).collect();
     languages.sort_unstable();
     languages.dedup();
-    // Stretches overlap: each second is heard so many times.
-    let share = HOP as f64 / PROBE as f64;
     let mut totals = vec![0.0_f64; languages.len()];
     let mut came_from: Vec<Vec<usize>> = Vec::with_capacity(scores.len());
     for (i, stretch) in scores.iter().enumerate() {
         let best = (0..totals.len()).max_by(|&a, &b| totals[a].total_cmp(&totals[b])).unwrap_or(0);
-        let change = totals.get(best).map_or(0.0, |total| total - CHANGE_COST);
+        let change = totals.get(best).map_or(0.0, |total| total - cost);
         let mut from = Vec::with_capacity(totals.len());
         for (own, total) in totals.iter_mut().enumerate() {
             let stays = i == 0 || *total >= change;
@@ -102,6 +146,7 @@ mod tests {
     fn a_change_needs_evidence_and_silence_has_no_say() {
         let code = |code: &str| code.parse::<Language>().expect("a code");
         let (eng, swa) = (code("eng"), code("swa"));
+        let likeliest = |scores: &[Vec<ScoredLanguage>]| likeliest(scores, 1.0 / 3.0, CHANGE_COST);
         let sure = |code| vec![ScoredLanguage { code, score: 0.99 }];
         let stretches = |n: usize, code| std::iter::repeat_n(sure(code), n);
         // One odd stretch, and silence, change nothing.

@@ -46,7 +46,7 @@ impl<'a> Live<'a> {
     #[must_use]
     pub fn new(model: &'a dyn FrameModel, candidates: Option<&'a [Language]>) -> Self {
         Self {
-            stream: Stream::new(model, StreamOptions::default()),
+            stream: Stream::new(model, StreamOptions::default()).among(candidates),
             model,
             candidates,
             voice_start_s: None,
@@ -89,9 +89,8 @@ impl<'a> Live<'a> {
     /// # Errors
     /// As [`push`](Self::push).
     pub fn finish(&mut self) -> Result<Vec<LiveSegment>, DecodeError> {
-        let stream =
-            std::mem::replace(&mut self.stream, Stream::new(self.model, StreamOptions::default()));
-        let pieces = stream.finish()?;
+        let next = Stream::new(self.model, StreamOptions::default()).among(self.candidates);
+        let pieces = std::mem::replace(&mut self.stream, next).finish()?;
         Ok(pieces.iter().filter_map(|piece| self.ended(piece)).collect())
     }
 

@@ -1,6 +1,6 @@
 //! A stream of samples of any length as pieces of log-probabilities without seams.
 
-use super::changes::language_changes;
+use super::changes::{language_changes, language_groups};
 use super::reader::FrameModel;
 use super::transcriber::{DecodeError, Heard};
 use super::windows::{Window, Windows};
@@ -60,8 +60,10 @@ pub struct Stream<'a> {
     at_a_time: usize,
     samples: u64,
     seam: Seam,
-    /// Whether pieces end where the language changes, and the languages there may be.
-    by_language: Option<Option<&'a [Language]>>,
+    /// The languages there may be; any if it is not known.
+    candidates: Option<&'a [Language]>,
+    /// Whether pieces end where the language changes without a pause, too.
+    by_language: bool,
 }
 
 /// From where the next piece takes over.
@@ -84,7 +86,8 @@ impl<'a> Stream<'a> {
             at_a_time: options.at_a_time.max(1),
             samples: 0,
             seam: Seam::default(),
-            by_language: None,
+            candidates: None,
+            by_language: false,
         }
     }
 
@@ -96,30 +99,45 @@ impl<'a> Stream<'a> {
         model: &'a dyn FrameModel,
         clips: &[&[f32]],
         detect_voice: bool,
+        candidates: Option<&'a [Language]>,
     ) -> Result<Vec<Vec<Piece>>, DecodeError> {
         let options = StreamOptions { detect_voice, at_a_time: 1 };
-        let mut streams: Vec<Self> = clips.iter().map(|_| Self::new(model, options)).collect();
-        let mut windows = Vec::new();
+        let stream = |_| Self::new(model, options).among(candidates);
+        let mut streams: Vec<Self> = clips.iter().map(stream).collect();
+        let mut parts = Vec::new();
         for (i, (stream, clip)) in streams.iter_mut().zip(clips).enumerate() {
-            let mut own = stream.windows.push(clip);
-            own.extend(stream.windows.finish());
-            windows.extend(own.into_iter().map(|window| (i, window)));
+            let mut windows = stream.windows.push(clip);
+            windows.extend(stream.windows.finish());
+            for window in &windows {
+                parts.extend(stream.parts(window)?.into_iter().map(|part| (i, part)));
+            }
         }
-        let views: Vec<&[f32]> = windows.iter().map(|(_, w)| w.samples.as_slice()).collect();
-        let heard = if views.is_empty() { Vec::new() } else { model.hear(&views)? };
+        let unheard: Vec<&[f32]> = parts
+            .iter()
+            .filter(|(_, part)| part.heard.is_none())
+            .map(|(_, part)| part.window.samples.as_slice())
+            .collect();
+        let mut heard = model.hear(&unheard)?.into_iter();
         let mut pieces: Vec<Vec<Piece>> = clips.iter().map(|_| Vec::new()).collect();
-        for ((i, window), heard) in windows.iter().zip(heard) {
-            streams[*i].take(window, heard, &mut pieces[*i]);
+        for (i, part) in parts {
+            if let Some(heard) = part.heard.or_else(|| heard.next()) {
+                streams[i].take(&part.window, heard, &mut pieces[i]);
+            }
         }
         Ok(pieces)
     }
 
-    /// Ends pieces where the language changes among `candidates`, or among all that the model
-    /// knows. Costs about three times as much.
+    /// Knows which languages there may be.
     #[must_use]
-    pub fn by_language(mut self, candidates: Option<&'a [Language]>) -> Self {
-        self.by_language = Some(candidates);
-        self
+    pub fn among(self, candidates: Option<&'a [Language]>) -> Self {
+        Self { candidates, ..self }
+    }
+
+    /// Ends pieces where the language changes, in the middle of a sentence too and not in pauses
+    /// alone. Costs about three times as much.
+    #[must_use]
+    pub fn by_language(self) -> Self {
+        Self { by_language: true, ..self }
     }
 
     /// When somebody began to speak who has not paused since, in seconds from the beginning of
@@ -174,18 +192,15 @@ impl<'a> Stream<'a> {
     }
 
     fn decode(&mut self, windows: &[Window], pieces: &mut Vec<Piece>) -> Result<(), DecodeError> {
-        let (model, by_language) = (self.model, self.by_language);
         let hear = |window: &Window| -> Result<Vec<(Window, Heard)>, DecodeError> {
-            let heard = |part: Window| -> Result<(Window, Heard), DecodeError> {
-                let heard = model.hear(&[&part.samples])?.swap_remove(0);
-                Ok((part, heard))
+            let heard = |part: Part| -> Result<(Window, Heard), DecodeError> {
+                let heard = match part.heard {
+                    Some(heard) => heard,
+                    None => self.model.hear(&[&part.window.samples])?.swap_remove(0),
+                };
+                Ok((part.window, heard))
             };
-            match by_language {
-                Some(candidates) => {
-                    parts(model, window, candidates)?.into_iter().map(heard).collect()
-                }
-                None => Ok(vec![heard(window.clone())?]),
-            }
+            self.parts(window)?.into_iter().map(heard).collect()
         };
         let decoded: Vec<Vec<(Window, Heard)>> = if windows.len() > 1 {
             let alone = |window| threads::serial(|| hear(window));
@@ -197,6 +212,32 @@ impl<'a> Stream<'a> {
             self.take(&window, heard, pieces);
         }
         Ok(())
+    }
+
+    /// A window, cut in the pauses where the language changes, and elsewhere if asked for.
+    fn parts(&self, window: &Window) -> Result<Vec<Part>, DecodeError> {
+        let (model, candidates) = (self.model, self.candidates);
+        let only_one = candidates.is_some_and(|languages| languages.len() == 1);
+        if only_one || model.reader().tokens().tags().is_empty() {
+            return Ok(vec![Part { window: window.clone(), heard: None }]);
+        }
+        let at = |sample: u64| (sample - window.start) as usize;
+        let pauses: Vec<usize> = window.pauses.iter().map(|&pause| at(pause)).collect();
+        let groups = language_groups(model, &window.samples, &pauses, candidates)?;
+        let parts = window.split(groups);
+        if !self.by_language {
+            return Ok(parts);
+        }
+        let mut smaller = Vec::new();
+        for part in parts {
+            let changes = language_changes(model, &part.window.samples, candidates)?;
+            if changes.is_empty() {
+                smaller.push(part);
+            } else {
+                smaller.extend(part.window.split(changes.into_iter().map(|end| (end, None))));
+            }
+        }
+        Ok(smaller)
     }
 
     /// Adds the piece of the next window.
@@ -258,27 +299,88 @@ fn step_samples(model: &dyn FrameModel) -> u64 {
     (model.reader().frame_times().step_s * 16_000.0).round() as u64
 }
 
-/// A window, cut where the language changes. Parts see nothing of each other.
-fn parts(
-    model: &dyn FrameModel,
-    window: &Window,
-    candidates: Option<&[Language]>,
-) -> Result<Vec<Window>, DecodeError> {
-    // What is nearer to the next seam than this belongs to the next window.
-    let last = match window.cut {
-        Some(cut) => cut - window.reach.max(MIN_PART),
-        None => window.end().saturating_sub(MIN_PART),
-    };
-    let mut rest = window.clone();
-    let mut parts = Vec::new();
-    for change in language_changes(model, &window.samples, candidates)? {
-        let change = window.start + change as u64;
-        if (rest.start + MIN_PART..=last).contains(&change) {
-            let samples = rest.samples.split_off((change - rest.start) as usize);
-            parts.push(Window { cut: None, reach: 0, ..rest });
-            rest = Window { start: change, samples, cut: window.cut, reach: window.reach };
+/// A part of a window, and what was heard of it if that is known already.
+#[derive(Debug)]
+struct Part {
+    window: Window,
+    heard: Option<Heard>,
+}
+
+impl Window {
+    /// Parts that see nothing of each other, and what was heard of them; `ends` are samples of the
+    /// window in order, and what comes after the last of them is a part as well.
+    fn split(&self, ends: impl IntoIterator<Item = (usize, Option<Heard>)>) -> Vec<Part> {
+        // What is nearer to the next seam than this belongs to the next window.
+        let last = match self.cut {
+            Some(cut) => cut - self.reach.max(MIN_PART),
+            None => self.end().saturating_sub(MIN_PART),
+        };
+        let mut parts = Vec::new();
+        let mut rest = self.clone();
+        let mut rest_heard = None;
+        // What is put together is not what was heard of its parts.
+        let mut is_one = true;
+        for (end, heard) in ends {
+            let change = self.start + end as u64;
+            let heard = heard.filter(|_| is_one);
+            is_one = true;
+            if change == self.end() {
+                rest_heard = heard;
+            } else if (rest.start + MIN_PART..=last).contains(&change) {
+                let samples = rest.samples.split_off((change - rest.start) as usize);
+                let (before, after) = rest.pauses.iter().partition(|pause| **pause < change);
+                parts.push(Part {
+                    window: Window { cut: None, reach: 0, pauses: before, ..rest },
+                    heard,
+                });
+                rest = Window {
+                    start: change,
+                    samples,
+                    cut: self.cut,
+                    reach: self.reach,
+                    pauses: after,
+                };
+            } else {
+                is_one = false;
+            }
         }
+        parts.push(Part { window: rest, heard: rest_heard });
+        parts
     }
-    parts.push(rest);
-    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_a_window_and_what_is_put_together_is_heard_anew() {
+        let of = |label: f32| Some(Heard { log_probs: vec![label], ..Heard::default() });
+        let window = |cut| Window {
+            start: 1_000,
+            samples: vec![0.0; 80_000],
+            cut,
+            reach: 4_000,
+            pauses: vec![21_000, 41_000],
+        };
+        let ends = || [(30_000, of(1.0)), (33_000, of(2.0)), (60_000, of(3.0)), (80_000, of(4.0))];
+        let lengths =
+            |parts: &[Part]| parts.iter().map(|p| p.window.samples.len()).collect::<Vec<_>>();
+        let heard = |parts: &[Part]| {
+            parts.iter().map(|p| p.heard.as_ref().map(|h| h.log_probs[0])).collect::<Vec<_>>()
+        };
+        let parts = window(None).split(ends());
+        assert_eq!(lengths(&parts), [30_000, 30_000, 20_000]);
+        assert_eq!(heard(&parts), [Some(1.0), None, Some(4.0)]);
+        assert_eq!(
+            (parts[1].window.start, parts[1].window.pauses.as_slice()),
+            (31_000, &[41_000][..])
+        );
+        assert_eq!((parts[2].window.end(), parts[2].window.cut), (81_000, None));
+        // The next window may take over at 57,000.
+        let parts = window(Some(61_000)).split(ends());
+        assert_eq!(lengths(&parts), [30_000, 50_000]);
+        assert_eq!(heard(&parts), [Some(1.0), None]);
+        assert_eq!((parts[0].window.cut, parts[1].window.cut), (None, Some(61_000)));
+    }
 }

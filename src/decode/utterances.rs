@@ -45,6 +45,14 @@ struct Utterance {
     pauses: Vec<(u64, u64)>,
 }
 
+impl Utterance {
+    /// Middles of the pauses that are over before `end`.
+    fn pauses_before(&self, end: u64) -> Vec<u64> {
+        let over = self.pauses.iter().filter(|pause| pause.1 < end);
+        over.map(|pause| pause.0.midpoint(pause.1)).collect()
+    }
+}
+
 /// Finds utterances in a stream; see [`Windows`](super::windows::Windows).
 #[derive(Debug)]
 pub(super) struct Utterances {
@@ -98,7 +106,7 @@ impl Utterances {
     pub(super) fn pending(&self) -> Option<Window> {
         let utterance = self.utterance.as_ref().filter(|utterance| self.is_sure(utterance))?;
         let end = self.end_of(utterance).min(self.end());
-        Some(self.window(utterance.start, end))
+        Some(self.window(utterance, end))
     }
 
     pub(super) fn push(&mut self, samples: &[f32]) -> Vec<Window> {
@@ -156,7 +164,7 @@ impl Utterances {
             Some(_) => self.end_of(&utterance),
             None => self.last_sound(utterance.start, self.end()),
         };
-        Some(self.window(utterance.start, end))
+        Some(self.window(&utterance, end))
     }
 
     /// Looks at the newest frame; returns the window that it ends.
@@ -190,7 +198,7 @@ impl Utterances {
                 let utterance = self.utterance.take()?;
                 let end = self.end_of(&utterance);
                 self.taken = end;
-                return self.is_sure(&utterance).then(|| self.window(utterance.start, end));
+                return self.is_sure(&utterance).then(|| self.window(&utterance, end));
             }
         }
         (now - utterance.start > LONGEST as u64).then(|| self.part()).flatten()
@@ -205,7 +213,7 @@ impl Utterances {
         let window = match long.max_by_key(|pause| pause.1 - pause.0).copied() {
             Some((before, after)) => {
                 let margin = MARGIN.min((after - before) / 2);
-                let window = self.window(utterance.start, before + margin);
+                let window = self.window(&utterance, before + margin);
                 utterance.start = after - margin;
                 utterance.since = after;
                 window
@@ -219,7 +227,8 @@ impl Utterances {
                     heard.iter().sum::<f32>() / heard.len().max(1) as f32
                 };
                 let samples = &self.pending[from..];
-                let (window, next) = overlapping(samples, utterance.start, self.step, voice);
+                let (mut window, next) = overlapping(samples, utterance.start, self.step, voice);
+                window.pauses = utterance.pauses_before(window.end());
                 utterance.start = next;
                 utterance.since = window.cut.unwrap_or(next);
                 window
@@ -258,9 +267,12 @@ impl Utterances {
         sound.map_or(from, |n| from + n as u64 + 1)
     }
 
-    fn window(&self, start: u64, end: u64) -> Window {
+    /// An utterance up to `end`.
+    fn window(&self, utterance: &Utterance, end: u64) -> Window {
+        let start = utterance.start;
         let range = (start - self.start) as usize..(end - self.start) as usize;
-        Window { start, samples: self.pending[range].to_vec(), cut: None, reach: 0 }
+        let samples = self.pending[range].to_vec();
+        Window { start, samples, cut: None, reach: 0, pauses: utterance.pauses_before(end) }
     }
 
     /// The sample after the last one taken.

@@ -28,6 +28,8 @@ pub struct Window {
     pub cut: Option<u64>,
     /// How far from `cut` it may take over, in samples.
     pub reach: u64,
+    /// Middles of the pauses inside, samples of the stream in order; by loudness alone none.
+    pub pauses: Vec<u64>,
 }
 
 impl Window {
@@ -127,7 +129,13 @@ impl Gapless {
 
     fn finish(&mut self) -> Option<Window> {
         let samples = std::mem::take(&mut self.pending);
-        (!samples.is_empty()).then_some(Window { start: self.start, samples, cut: None, reach: 0 })
+        (!samples.is_empty()).then_some(Window {
+            start: self.start,
+            samples,
+            cut: None,
+            reach: 0,
+            pauses: Vec::new(),
+        })
     }
 }
 
@@ -143,7 +151,8 @@ pub(super) fn overlapping(
     let cut = best_cut(samples, start, voice);
     let next = start + (cut - CONTEXT) as u64 / step * step;
     let samples = samples[..cut + CONTEXT].to_vec();
-    (Window { start, samples, cut: Some(start + cut as u64), reach: REACH }, next)
+    let cut = Some(start + cut as u64);
+    (Window { start, samples, cut, reach: REACH, pauses: Vec::new() }, next)
 }
 
 /// The point with the least voice and sound around it; the last one of equals.

@@ -49,7 +49,7 @@ pub use config::{
     UpsamplerOrder, Variant,
 };
 pub use device::{compute_on, device};
-pub use downstream::{DownstreamConfig, TransformerHeadConfig};
+pub use downstream::{DownstreamConfig, HeadLayer, TransformerHeadConfig};
 pub use ecapa::EcapaTdnn;
 pub use encoder::{Encoded, Encoder, waveform_batch};
 pub use geo::{Conditioning, GeoBranches, GeoConfig, GeoListener};

@@ -174,7 +174,7 @@ fn windows_against_one_pass() {
             threads::serial(|| {
                 let whole = TRANSCRIBER.transcribe(&[samples], None).expect("decodes");
                 let mut text = Transcription::default();
-                let pieces = Stream::of_clips(&*TRANSCRIBER, &[samples], detect_voice);
+                let pieces = Stream::of_clips(&*TRANSCRIBER, &[samples], detect_voice, None);
                 for piece in pieces.expect("decodes").swap_remove(0) {
                     let heard = TRANSCRIBER.read_piece(&piece, None);
                     text.push(piece.start_s, piece.end_s, heard);

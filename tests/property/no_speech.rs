@@ -98,7 +98,7 @@ fn silence_hum_and_music_give_no_text_and_at_most_an_unknown_language() {
     ];
     let threshold = TRANSCRIBER.calibration().expect("fitted").unknown_threshold;
     for (name, samples) in &cases {
-        let pieces = Stream::of_clips(&*TRANSCRIBER, &[samples], true);
+        let pieces = Stream::of_clips(&*TRANSCRIBER, &[samples], true, None);
         for piece in pieces.expect("decodes").swap_remove(0) {
             let heard = TRANSCRIBER.read_piece(&piece, None);
             assert_eq!(heard.text, "", "{name}");

@@ -186,7 +186,7 @@ fn clips_of_a_batch_are_heard_as_alone() {
     let silence = vec![0.0; 20_000];
     let mut clips: Vec<&[f32]> = CLIPS.iter().map(Vec::as_slice).collect();
     clips.push(&silence);
-    let pieces = Stream::of_clips(&*TRANSCRIBER, &clips, true).expect("decodes");
+    let pieces = Stream::of_clips(&*TRANSCRIBER, &clips, true, None).expect("decodes");
     assert_eq!(pieces.len(), clips.len());
     for (pieces, clip) in pieces.iter().zip(&clips) {
         let alone = transcribe(&[clip], StreamOptions::default());
@@ -201,7 +201,7 @@ fn clips_of_a_batch_are_heard_as_alone() {
 /// Cut where the language changes, nothing is lost and times stay in order.
 #[test]
 fn pieces_of_one_language_follow_each_other() {
-    let mut stream = Stream::new(&*TRANSCRIBER, StreamOptions::default()).by_language(None);
+    let mut stream = Stream::new(&*TRANSCRIBER, StreamOptions::default()).by_language();
     let mut pieces = stream.push(&SPEECH).expect("decodes");
     pieces.extend(stream.finish().expect("decodes"));
     let mut last = 0.0;
@@ -215,6 +215,30 @@ fn pieces_of_one_language_follow_each_other() {
         pieces.iter().map(|piece| letters(&TRANSCRIBER.read_piece(piece, None).text)).sum();
     let whole = letters(&transcribe(&[&SPEECH], StreamOptions::default()).text());
     assert!((0.85..1.15).contains(&(found / whole)), "{found} letters, {whole} without changes");
+}
+
+/// Pauses shorter than those that end an utterance part it where the language changes in them.
+#[test]
+fn each_language_is_heard_by_itself_though_the_pause_is_short() {
+    // Half a second at -70 dB: neither digital silence nor long.
+    let mut state = 1_u32;
+    let pause: Vec<f32> = (0..8_000)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            1e-3 * (state as f32 / u32::MAX as f32 - 0.5)
+        })
+        .collect();
+    let order = [1, 4, 5];
+    let joined: Vec<f32> = order.iter().flat_map(|&i| [&CLIPS[i], &pause[..]].concat()).collect();
+    let found = transcribe(&[&joined], StreamOptions::default());
+    let spoken: Vec<String> = found
+        .segments
+        .iter()
+        .filter_map(|(_, _, s)| Some(s.languages.first()?.code.to_string()))
+        .collect();
+    for language in ["swa", "spa", "ces"] {
+        assert!(spoken.iter().any(|l| l == language), "{language} is not in {spoken:?}");
+    }
 }
 
 /// The same clip over and over: between the seams the text does not depend on where they are.

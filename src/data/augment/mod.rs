@@ -1,11 +1,13 @@
 //! What happens to a clip on its way into training, so that a model learns languages and
 //! not voices, rooms or telephones.
 
+mod edges;
 mod room;
 
 use super::{DataError, Random};
 use crate::audio::{mu_law_round_trip, opus_round_trip, resample};
 use crate::features::{Features, InputFeatures};
+use edges::redraw_edges;
 use room::Room;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,11 @@ pub struct Augmentation {
     pub speeds: Vec<f64>,
     /// Largest vocal tract length warp: factors are uniform in `1 ± warp` (Jaitly and Hinton 2013).
     pub warp: f64,
+    /// Probability that less of the pauses before and after the voice is left, and that silence is
+    /// put there: so a model does not mind how close to a voice a clip begins and ends.
+    pub edges: f64,
+    /// Longest such silence, seconds.
+    pub edge_s: f64,
     /// Probability of added noise.
     pub noise: f64,
     /// Signal-to-noise ratio of that noise, dB, uniform between the two.
@@ -113,6 +120,8 @@ impl Augmentation {
         };
         check(self.speeds.iter().all(|s| (0.5..=2.0).contains(s)), "speeds", "between 0.5 and 2")?;
         check((0.0..=0.2).contains(&self.warp), "warp", "between 0 and 0.2")?;
+        check((0.0..=1.0).contains(&self.edges), "edges", "a probability")?;
+        check((0.0..=10.0).contains(&self.edge_s), "edge_s", "between 0 and 10")?;
         check((0.0..=1.0).contains(&self.noise), "noise", "a probability")?;
         check((0.0..=1.0).contains(&self.band_limit), "band_limit", "a probability")?;
         check((0.0..=1.0).contains(&self.reverb), "reverb", "a probability")?;
@@ -145,6 +154,7 @@ impl Augmentation {
     pub fn any(&self) -> Option<&'static str> {
         let of_waveforms = [
             (self.speeds.iter().any(|&speed| speed != 1.0), "speeds"),
+            (self.edges > 0.0, "edges"),
             (self.noise > 0.0, "noise"),
             (self.reverb > 0.0, "reverb"),
             (self.mix > 0.0, "mix"),
@@ -186,6 +196,9 @@ impl Augmentation {
             }
         }
         // What is off draws nothing: runs from before there was such a setting stay the same.
+        if self.edges > 0.0 && random.chance(self.edges) {
+            waveform = redraw_edges(&waveform, self.edge_s, random);
+        }
         let mut drawn = |p: f64| p > 0.0 && random.chance(p);
         let (in_room, mixed, coded) = (drawn(self.reverb), drawn(self.mix), drawn(self.codec));
         if in_room {
@@ -345,6 +358,8 @@ mod tests {
             mix_snr_db: [5.0, 20.0],
             codec: 0.7,
             codecs: vec![Codec::MuLaw, Codec::Opus],
+            edges: 0.7,
+            edge_s: 0.5,
             ..noise
         };
         assert_eq!(heard(&all, 5)?, heard(&all, 5)?);

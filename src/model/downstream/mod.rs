@@ -4,10 +4,11 @@
 //! Sources: ESPnet `egs2/ml_superb/asr1/conf`, `espnet2/asr/{specaug,layers,encoder}`; Shi et
 //! al. 2023 (arXiv 2305.10615).
 
+mod attention;
 mod layer_sum;
+mod layers;
 mod spec_augment;
 mod subsampling;
-mod transformer;
 
 pub(super) use layer_sum::LayerWeights;
 
@@ -18,10 +19,10 @@ use super::sequence::Sequence;
 use super::transformer::Linear;
 use candle_core::Result;
 use candle_nn::VarBuilder;
+use layers::Layers;
 use serde::{Deserialize, Serialize};
 use spec_augment::SpecAugment;
 use subsampling::Subsampling;
-use transformer::Layers;
 
 /// Modules between the encoder and the output layer; none by default.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub struct DownstreamConfig {
     /// Read a weighted sum of every hidden state instead of the encoder's output. The weights
     /// are learned, start equal and are those of a softmax.
     pub layer_sum: bool,
-    /// A Transformer of its own; without one the output layer reads the frames as they are.
+    /// Layers of its own; without any the output layer reads the frames as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transformer: Option<TransformerHeadConfig>,
 }
@@ -56,7 +57,10 @@ pub struct TransformerHeadConfig {
     pub heads: usize,
     /// Layers.
     pub layers: usize,
-    /// Dropout everywhere but on attention weights, in training.
+    /// What they are.
+    #[serde(skip_serializing_if = "HeadLayer::is_transformer")]
+    pub layer: HeadLayer,
+    /// Dropout everywhere, in training.
     pub dropout: f32,
     /// Masks in training: 2 over channels, each up to 26 wide, 10 over time, each up to a
     /// twentieth of the clip, after a time warp of up to 5 frames.
@@ -65,6 +69,60 @@ pub struct TransformerHeadConfig {
 
 fn is_one(n: &usize) -> bool {
     *n == 1
+}
+
+/// A kind of layer of the head. Convolutions over time look at `kernel` frames, an odd number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum HeadLayer {
+    /// Norms first, ReLU, positions added to the frames.
+    #[default]
+    Transformer,
+    /// Conformer with two feed-forward maps and relative positions; 2.0 has a kernel of 15.
+    Conformer {
+        /// Of the convolution.
+        kernel: usize,
+    },
+    /// E-Branchformer with one feed-forward map and relative positions; 2.0 has a width of 3072
+    /// and kernels of 31.
+    EBranchformer {
+        /// Width of the gated map, even.
+        mlp_dim: usize,
+        /// Of the convolution of its gates.
+        kernel: usize,
+        /// Of the convolution over both branches.
+        merge_kernel: usize,
+    },
+}
+
+impl HeadLayer {
+    fn is_transformer(&self) -> bool {
+        *self == Self::Transformer
+    }
+
+    fn has_relative_positions(self) -> bool {
+        self != Self::Transformer
+    }
+
+    fn validate(self) -> std::result::Result<(), ConfigError> {
+        let odd = |n: usize, field| {
+            let ok = n % 2 == 1 && n < 1024;
+            let problem = "must be odd, 1 to 1023";
+            if ok { Ok(()) } else { Err(ConfigError { field, problem }) }
+        };
+        match self {
+            Self::Transformer => Ok(()),
+            Self::Conformer { kernel } => odd(kernel, "downstream.layer.kernel"),
+            Self::EBranchformer { mlp_dim, kernel, merge_kernel } => {
+                odd(kernel, "downstream.layer.kernel")?;
+                odd(merge_kernel, "downstream.layer.merge_kernel")?;
+                let ok = mlp_dim.is_multiple_of(2) && (2..=16_384).contains(&mlp_dim);
+                let problem = "must be even, 2 to 16384";
+                let field = "downstream.layer.mlp_dim";
+                if ok { Ok(()) } else { Err(ConfigError { field, problem }) }
+            }
+        }
+    }
 }
 
 impl Default for TransformerHeadConfig {
@@ -76,6 +134,7 @@ impl Default for TransformerHeadConfig {
             ffn_dim: 1024,
             heads: 8,
             layers: 2,
+            layer: HeadLayer::default(),
             dropout: 0.1,
             spec_augment: true,
         }
@@ -114,6 +173,7 @@ impl DownstreamConfig {
             "must divide downstream.dim",
         )?;
         check((1..=64).contains(&head.layers), "downstream.layers", "must be 1 to 64")?;
+        head.layer.validate()?;
         check(
             (0.0..1.0).contains(&head.dropout),
             "downstream.dropout",

@@ -100,12 +100,14 @@ impl Subsampling {
 
 /// Sines and cosines of the positions, `(frames, dim)`, `dim` even.
 pub(super) fn positions(frames: usize, dim: usize, device: &Device) -> Result<Tensor> {
-    let mut values = Vec::with_capacity(frames * dim);
-    for t in 0..frames {
-        for i in (0..dim).step_by(2) {
-            let angle = t as f64 * (-(i as f64) * 10_000_f64.ln() / dim as f64).exp();
-            values.extend([angle.sin() as f32, angle.cos() as f32]);
-        }
-    }
-    Tensor::from_vec(values, (frames, dim), device)
+    let values = (0..frames).flat_map(|t| wave(t as f64, dim));
+    Tensor::from_vec(values.collect(), (frames, dim), device)
+}
+
+/// Sines and cosines of one position, `dim` values.
+pub(super) fn wave(position: f64, dim: usize) -> impl Iterator<Item = f32> {
+    (0..dim).step_by(2).flat_map(move |i| {
+        let angle = position * (-(i as f64) * 10_000_f64.ln() / dim as f64).exp();
+        [angle.sin() as f32, angle.cos() as f32]
+    })
 }

@@ -6,12 +6,14 @@
 //! (AdamW), and the gradient is averaged over tokens.
 
 mod candidates;
+mod head;
 mod job;
 mod recordings;
 mod rounds;
 mod standing;
 mod trial;
 
+pub use head::Head;
 pub use job::{Budget, Chosen, Job, Monolingual, Track, monolingual_configs};
 pub use recordings::{Recordings, RecordingsError};
 pub use standing::{Scored, System, standings};
@@ -32,6 +34,9 @@ use std::path::PathBuf;
 pub struct Settings {
     /// Seed of weights, batches and masks.
     pub seed: u64,
+    /// What is trained above the encoder.
+    #[serde(default)]
+    pub head: Head,
     /// Updates of a run; published: a quarter of 15,000 batches (monolingual), 300,000 (10 min) or
     /// 600,000 (1 h and 2.0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +64,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             seed: 1,
+            head: Head::default(),
             updates: None,
             monolingual_updates: None,
             learning_rate: 1e-4,

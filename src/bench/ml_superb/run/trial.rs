@@ -13,9 +13,7 @@ use crate::decode::lm::{Alphabet, Fusion};
 use crate::decode::{BeamOptions, beam_search};
 use crate::features::InputFeatures;
 use crate::files;
-use crate::model::{
-    DownstreamConfig, JointConfig, Parameters, Pass, Recogniser, Sequence, TransformerHeadConfig,
-};
+use crate::model::{JointConfig, Parameters, Pass, Recogniser, Sequence};
 use crate::text::Vocabulary;
 use crate::train::{
     Finished, Observe, Recognition, StatesPlan, StepReport, Task, TrainConfig, Trainer,
@@ -30,8 +28,6 @@ use std::sync::atomic::AtomicBool;
 
 /// Most parameters that may be trained, heads included.
 pub const MAX_TRAINABLE: usize = 100_000_000;
-/// Seconds per frame that the head is made for.
-const HEAD_FRAME_S: f64 = 0.02;
 /// Longest and shortest utterance that is learned from, seconds.
 const TRAIN_S: std::ops::RangeInclusive<f64> = 0.1..=20.0;
 
@@ -124,14 +120,6 @@ impl RunFiles {
     }
 }
 
-/// The downstream model of the benchmark above an encoder that reads `input`.
-fn head(upstream: &Upstream, input: &InputFeatures) -> DownstreamConfig {
-    let frame_s = upstream.encoder.input_stride() as f64 / input.steps_per_s();
-    let repeat = (frame_s / HEAD_FRAME_S).round().clamp(1.0, 2.0) as usize;
-    let transformer = TransformerHeadConfig { repeat, ..TransformerHeadConfig::default() };
-    DownstreamConfig { layer_sum: true, transformer: Some(transformer) }
-}
-
 /// Parameters of their own where they are trained: what one run learns another does not know. The
 /// numbers of a frozen encoder are shared.
 fn own(parameters: &Parameters, strategy: &Strategy) -> Result<Parameters, RunError> {
@@ -211,7 +199,7 @@ impl Trial<'_> {
             encoder: &upstream.encoder,
             strategy: Some(&strategy),
             joint: &joint,
-            downstream: &head(upstream, &input),
+            downstream: &settings.head.config(upstream, &input),
             train: &train,
         };
         let model = FineTuning::new(&plan, vocabulary, upstream.parameters.fork())?;
@@ -253,7 +241,7 @@ impl Trial<'_> {
             encoder: &upstream.encoder,
             strategy: Some(self.candidate.strategy),
             joint: &JointConfig::default(),
-            downstream: &head(upstream, &input),
+            downstream: &self.settings.head.config(upstream, &input),
             train: &train,
         };
         let tuning = FineTuning::new(
