@@ -3,8 +3,8 @@
 
 use super::tests::{check_differences, config, random_parameters};
 use crate::model::{
-    Adaptation, Conditioning, DownstreamConfig, LoraTarget, Parameters, Pass, Projection,
-    Recogniser, RecogniserConfig, Sequence, TransformerHeadConfig,
+    Adaptation, Conditioning, DownstreamConfig, HeadLayer, LoraTarget, Parameters, Pass,
+    Projection, Recogniser, RecogniserConfig, Sequence, TransformerHeadConfig,
 };
 use asr_kernels::Precision;
 use asr_kernels::reference::uniform;
@@ -29,14 +29,21 @@ fn with(adaptation: Adaptation) -> RecogniserConfig {
 }
 
 fn downstream(transformer: bool) -> DownstreamConfig {
-    let head = TransformerHeadConfig {
+    DownstreamConfig {
+        layer_sum: true,
+        transformer: transformer.then(|| head(HeadLayer::Transformer)),
+    }
+}
+
+fn head(layer: HeadLayer) -> TransformerHeadConfig {
+    TransformerHeadConfig {
         projection: 8,
         dim: 6,
         ffn_dim: 10,
         heads: 2,
+        layer,
         ..TransformerHeadConfig::default()
-    };
-    DownstreamConfig { layer_sum: true, transformer: transformer.then_some(head) }
+    }
 }
 
 fn input() -> Result<Sequence> {
@@ -104,6 +111,15 @@ fn gradients_of_new_modules_are_differences() {
         let head = |name: &str| name.starts_with("downstream.") || name.starts_with("proj.");
         let least = if transformer { 25 } else { 2 };
         assert!(check_differences(&config, head) > least);
+    }
+    for layer in [
+        HeadLayer::Conformer { kernel: 3 },
+        HeadLayer::EBranchformer { mlp_dim: 8, kernel: 3, merge_kernel: 5 },
+    ] {
+        let downstream = DownstreamConfig { layer_sum: true, transformer: Some(head(layer)) };
+        let config = RecogniserConfig { downstream, ..plain() };
+        let new = |name: &str| name.starts_with("downstream.encoder.encoders.");
+        assert!(check_differences(&config, new) > 40, "{layer:?}");
     }
 }
 
