@@ -19,7 +19,7 @@ const REACH: usize = RATE;
 const HUSH: usize = RATE / 10;
 
 /// Nats that a change in a pause costs.
-const PAUSE_COST: f64 = 2.0;
+const PAUSE_COST: f64 = 3.0;
 /// Speech between pauses whose language is asked by itself is no shorter, in samples.
 const PHRASE: usize = RATE;
 

