@@ -157,16 +157,16 @@ impl Tiles for Hardware {
 /// Whether CPU and system have AMX with bf16 and 8-bit integers, and the system lets this
 /// process use it: Linux is asked for that, once for the whole process.
 pub(crate) fn request() -> bool {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use crate::isa::cpuid;
     const BF16: u32 = 1 << 22;
     const TILE: u32 = 1 << 24;
     const INT8: u32 = 1 << 25;
     const OSXSAVE: u32 = 1 << 27;
-    if __cpuid(0).eax < 7 || __cpuid(1).ecx & OSXSAVE == 0 {
+    if cpuid(0, 0).eax < 7 || cpuid(1, 0).ecx & OSXSAVE == 0 {
         return false;
     }
     let wanted = BF16 | TILE | INT8;
-    __cpuid_count(7, 0).edx & wanted == wanted && system_keeps_tiles() && permitted()
+    cpuid(7, 0).edx & wanted == wanted && system_keeps_tiles() && permitted()
 }
 
 /// Whether the system saves configuration and data of tiles (bits 17 and 18 of XCR0).

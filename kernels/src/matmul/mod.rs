@@ -24,6 +24,8 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::request as has_amx;
 
+#[cfg(target_arch = "x86_64")]
+use crate::isa::has_fast_bf16_vectors;
 use crate::isa::{Isa, isa};
 use crate::storage::with_slice;
 use crate::threads;
@@ -438,7 +440,9 @@ fn kernel(precision: Precision) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         (Isa::Amx, Precision::Bf16) => Kernel::of::<amx::Kernel<amx::Hardware>>(),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Precision::Bf16) => Kernel::of::<avx512bf16::Kernel>(),
+        (Isa::Avx512Bf16, Precision::Bf16) if has_fast_bf16_vectors() => {
+            Kernel::of::<avx512bf16::Kernel>()
+        }
         #[cfg(target_arch = "x86_64")]
         (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, _) => Kernel::of::<avx512::Kernel>(),
         #[cfg(target_arch = "x86_64")]
