@@ -39,8 +39,9 @@ pub(super) struct TranscribeArgs {
     /// adapter for each language, those tried, and the surest is taken
     #[arg(short, long, value_name = "auto|LANG,...", default_value = "auto")]
     language: String,
-    /// Begin a segment where the language changes, so that each has its own; takes about three
-    /// times as long, and needs a model that names languages and writes text, such as `default`
+    /// Begin a segment where the language changes inside of a sentence too, not in pauses alone;
+    /// takes about three times as long, and needs a model that names languages and writes text,
+    /// such as `default`
     #[arg(long)]
     language_changes: bool,
     #[command(flatten)]

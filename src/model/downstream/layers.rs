@@ -23,7 +23,7 @@ fn norm(dim: usize, vb: &VarBuilder) -> Result<LayerNorm> {
 /// A layer of any kind.
 #[derive(Debug)]
 enum Layer {
-    Transformer(Transformer),
+    Transformer(Box<Transformer>),
     Conformer(Box<Conformer>),
     EBranchformer(Box<EBranchformer>),
 }
@@ -247,7 +247,7 @@ impl EBranchformer {
 impl Layer {
     fn new(config: &TransformerHeadConfig, vb: &VarBuilder) -> Result<Self> {
         Ok(match config.layer {
-            HeadLayer::Transformer => Self::Transformer(Transformer::new(config, vb)?),
+            HeadLayer::Transformer => Self::Transformer(Box::new(Transformer::new(config, vb)?)),
             HeadLayer::Conformer { kernel } => {
                 Self::Conformer(Box::new(Conformer::new(config, kernel, vb)?))
             }

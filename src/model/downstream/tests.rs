@@ -178,8 +178,8 @@ fn relative_positions_count_from_each_query() -> Result<()> {
                     (sum / (width as f32).sqrt()).exp()
                 };
                 let total: f32 = (0..valid).map(score).sum();
-                for j in 0..valid {
-                    let v = map("linear_v", &x[clip][j]);
+                for (j, frame) in x[clip].iter().enumerate().take(valid) {
+                    let v = map("linear_v", frame);
                     head.clone().for_each(|c| attended[c] += score(j) / total * v[c]);
                 }
             }
